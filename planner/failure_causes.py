@@ -1,0 +1,169 @@
+"""Why a worker's process is gone: from what its cluster says and what it left behind."""
+
+# Ray names few causes. It saw an exit code only when the process ended by itself; a connection
+# that just closed may be SIGKILL, a crash or os._exit. What the process wrote at its end tells
+# these apart: faulthandler names a crash's signal, and a host notes a call of os._exit.
+
+import re
+from collections.abc import Sequence
+from enum import StrEnum
+
+from attrs import frozen
+
+__all__ = ["Death", "DeathCause", "Remains", "death_of", "tail_lines"]
+
+EXIT_MARK = "rankplan: os._exit called with"
+"""What a host writes to its standard error before it obeys ``os._exit``."""
+
+TAIL_LINES = 12
+
+
+class DeathCause(StrEnum):
+    """What ended a process."""
+
+    SIGNAL = "signal"
+    EXIT = "exit"
+    OUT_OF_MEMORY = "out of memory"
+    NODE_LOST = "node lost"
+    PREEMPTED = "preempted"
+    ENDED = "ended"
+    PLACE_REMOVED = "placement group removed"
+    UNAVAILABLE = "unavailable"
+    UNKNOWN = "unknown"
+
+
+@frozen(kw_only=True)
+class Remains:
+    """What a process left behind.
+
+    Attributes:
+        tail: The last lines of its standard error.
+        oom_kills: How many processes the kernel of its node has ended for lack of memory since
+            the process started; None when not known.
+        log: Where its standard error is.
+    """
+
+    tail: tuple[str, ...] = ()
+    oom_kills: int | None = None
+    log: str = ""
+
+
+@frozen(kw_only=True)
+class Death:
+    """Why a process is gone.
+
+    Attributes:
+        cause: What ended it.
+        detail: The same in words.
+        signal: Which signal, as ``SIGKILL``; empty when it was none or is not known.
+        exit_code: Its exit code, where it ended by itself.
+        at: When, in seconds of the cluster's clock; None when not known.
+        remains: What it left behind.
+    """
+
+    cause: DeathCause
+    detail: str
+    signal: str = ""
+    exit_code: int | None = None
+    at: float | None = None
+    remains: Remains = Remains()
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the process is gone for good, not only out of reach."""
+        return self.cause is not DeathCause.UNAVAILABLE
+
+
+_CRASHES = (
+    ("Fatal Python error: Segmentation fault", "SIGSEGV"),
+    ("Fatal Python error: Aborted", "SIGABRT"),
+    ("Fatal Python error: Bus error", "SIGBUS"),
+    ("Fatal Python error: Floating", "SIGFPE"),
+    ("Fatal Python error: Illegal", "SIGILL"),
+    ("*** SIGSEGV", "SIGSEGV"),
+    ("*** SIGABRT", "SIGABRT"),
+    ("*** SIGBUS", "SIGBUS"),
+    ("*** SIGFPE", "SIGFPE"),
+    ("*** SIGILL", "SIGILL"),
+)
+
+
+def death_of(
+    told: str, remains: Remains, *, at: float | None = None, preempted: bool = False
+) -> Death:
+    """Why a process is gone.
+
+    Args:
+        told: What Ray says about it.
+        remains: What the process left behind.
+        at: When it died.
+        preempted: Whether Ray says that its node was taken away.
+    """
+    cause, detail, signal, code = _from_ray(told, preempted=preempted) or _from_remains(remains)
+    return Death(cause=cause, detail=detail, signal=signal, exit_code=code, at=at, remains=remains)
+
+
+def tail_lines(text: str) -> tuple[str, ...]:
+    """The last lines of a log that say something: Ray's own marks are left out."""
+    lines = [line.rstrip() for line in text.splitlines()]
+    said = [line for line in lines if line.strip() and not line.startswith((":job_id:", ":actor_"))]
+    return tuple(said[-TAIL_LINES:])
+
+
+_Found = tuple[DeathCause, str, str, int | None]
+
+
+def _from_ray(told: str, *, preempted: bool) -> _Found | None:
+    low = told.lower()
+    found: _Found | None = None
+    if preempted:
+        found = (DeathCause.PREEMPTED, "its node was taken away (preempted)", "", None)
+    elif "low on memory" in low or "OutOfMemory" in told:
+        said = _sentences(told, ("Memory on the node", "memory used", "top 10 memory"))
+        found = (DeathCause.OUT_OF_MEMORY, f"Ray ended it for lack of memory. {said}", "", None)
+    elif "placement group" in low and "removed" in low:
+        found = (DeathCause.PLACE_REMOVED, "its placement group was removed", "", None)
+    elif "node has died" in low or "node died" in low or "node is dead" in low:
+        found = (DeathCause.NODE_LOST, "its node is lost", "", None)
+    elif "ray.kill" in told:
+        found = (DeathCause.ENDED, "it was ended by ray.kill", "", None)
+    elif "unavailable" in low and "may or may not" in low:
+        text = "it cannot be reached now; the call may or may not have run, and is not sent again"
+        found = (DeathCause.UNAVAILABLE, text, "", None)
+    elif "receives a SIGTERM" in told:
+        found = (DeathCause.SIGNAL, "its process was ended by SIGTERM", "SIGTERM", None)
+    elif ended := re.search(r"its process was ended by (SIG[A-Z0-9]+)$", told):
+        found = (DeathCause.SIGNAL, ended[0], ended[1], None)
+    elif left := re.search(r"it called os._exit\((\d+)\)", told):
+        found = (DeathCause.EXIT, left[0], "", int(left[1]))
+    elif code := re.search(r"exits with an exit code (\d+)", told):
+        found = (DeathCause.EXIT, f"it left with exit code {code[1]}", "", int(code[1]))
+    elif "End of file" not in told and "connection error" not in told:
+        found = (DeathCause.UNKNOWN, _sentences(told, ("The actor", "Worker exit")), "", None)
+    return found
+
+
+def _from_remains(remains: Remains) -> _Found:
+    text = "\n".join(remains.tail)
+    for mark, signal in _CRASHES:
+        if mark in text:
+            return DeathCause.SIGNAL, f"it crashed with {signal}", signal, None
+    if left := re.search(rf"{re.escape(EXIT_MARK)} (\d+)", text):
+        return DeathCause.EXIT, f"it called os._exit({left[1]})", "", int(left[1])
+    if remains.oom_kills:
+        return (
+            DeathCause.OUT_OF_MEMORY,
+            (
+                "its process was ended by SIGKILL; the kernel of its node has ended "
+                f"{remains.oom_kills} for lack of memory since it started"
+            ),
+            "SIGKILL",
+            None,
+        )
+    return DeathCause.SIGNAL, "its process was ended by SIGKILL", "SIGKILL", None
+
+
+def _sentences(text: str, starts: Sequence[str]) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    chosen = [line for line in lines if any(start in line for start in starts)]
+    return " ".join(chosen or lines[:1])[:600]

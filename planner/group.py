@@ -1,0 +1,427 @@
+"""What the hosts of a worker group are started with: every argument checked, nothing started."""
+
+from collections.abc import Container, Mapping, Sequence
+
+from attrs import evolve, field, frozen
+
+from planner.accelerators import GpuVisibility
+from planner.environment import (
+    EnvironmentPolicy,
+    EnvironmentSources,
+    EnvVar,
+    GroupEnvironment,
+    check_before_python,
+    plan_environment,
+    rank_overrides,
+)
+from planner.findings import Findings
+from planner.group_places import PlaceArguments, PlaceSpec, checked_places
+from planner.interpreter import (
+    BuiltEnvironment,
+    DriverInterpreter,
+    Interpreter,
+    describe_interpreter,
+)
+from planner.mesh import NamedSharding
+from planner.options import JsonObject, actor_options, json_object, recursive_merge_options
+from planner.profiling import profiler_of
+from planner.runtime_env import before_python_of, check_no_credentials, split_variables
+from planner.slots import Slot, choose_prefix, plan_slots, plan_tied_slots
+
+__all__ = [
+    "FULL_GPU",
+    "GroupArguments",
+    "GroupSpec",
+    "HostRequest",
+    "WorkerOverrides",
+    "configured_variables",
+    "plan_group",
+    "plan_hosts",
+    "plan_overrides",
+    "with_environment_before_python",
+]
+
+FULL_GPU = 10_000
+"""One GPU in the unit of shares: Ray's resolution, so that sums are exact."""
+
+
+@frozen(kw_only=True)
+class WorkerOverrides:
+    """What a class's ``configure_worker`` asked for, for one worker.
+
+    Attributes:
+        gpu_share: Its share of a GPU in ten-thousandths; None keeps the group's.
+        environment: Variables for this worker only.
+        constructor: Names of the constructor arguments that it adds; their values are not data.
+        runtime_env: Additions to Ray's runtime environment.
+    """
+
+    gpu_share: int | None = None
+    environment: tuple[EnvVar, ...] = ()
+    constructor: tuple[str, ...] = ()
+    runtime_env: JsonObject = JsonObject()
+
+
+@frozen(kw_only=True)
+class GroupArguments:
+    """What the caller asked for, and the facts about the cluster it is asked of.
+
+    Attributes:
+        worker_class: Full name of the worker's class.
+        bundle_counts: How many bundles each placement group of the cluster has.
+        workers_per_node: As in ``RayWorkerGroup``.
+        bundle_indices_list: As in ``RayWorkerGroup``; None when not given.
+        name_prefix: As in ``RayWorkerGroup``.
+        is_alone: Whether this is one worker outside any group; the prefix is then its name.
+        mesh: The group's axes, or None.
+        gpu_share: The share of a GPU of each worker, in ten-thousandths.
+        gpu_visibility: A ``GpuVisibility`` or its value.
+        interpreter: What the hosts run in.
+        options: Actor options of the class, merged with the caller's.
+        sources: Everything that may set a variable.
+        policy: What of the driver's environment is handed on.
+        names_taken: Names of live actors.
+        asynchronous: Whether the class has ``async`` methods.
+        notes: What is known already and worth telling.
+        places: What is asked of the workers' places: closeness, ports, cores, profilers.
+    """
+
+    worker_class: str
+    bundle_counts: tuple[int, ...] = ()
+    workers_per_node: object = None
+    bundle_indices_list: object = None
+    name_prefix: object = ""
+    is_alone: bool = False
+    mesh: object = None
+    gpu_share: int = 0
+    gpu_visibility: object = GpuVisibility.ISOLATED
+    interpreter: Interpreter = DriverInterpreter()
+    options: Mapping[str, object] = field(factory=dict)
+    sources: EnvironmentSources = EnvironmentSources()
+    policy: EnvironmentPolicy = EnvironmentPolicy()
+    names_taken: Container[str] = frozenset()
+    asynchronous: bool = False
+    notes: tuple[str, ...] = ()
+    places: PlaceArguments = PlaceArguments()
+
+
+@frozen(kw_only=True)
+class GroupSpec:
+    """A worker group as far as it is known before its hosts have reported.
+
+    Attributes:
+        name: The group's name: the prefix of its workers' names.
+        worker_class: Full name of the worker's class.
+        slots: One per worker. Their order is the rank order when ``keeps_order``; otherwise
+            ranks follow the hardware.
+        keeps_order: Whether the caller chose the order.
+        mesh: The group's axes, or None.
+        gpu_share: The share of a GPU of each worker, in ten-thousandths.
+        gpu_visibility: Which GPUs of the node a worker sees.
+        interpreter: What the hosts run in.
+        environment: What all workers share.
+        runtime_env: Ray's runtime environment, shared by all hosts.
+        options: Further actor options of the hosts.
+        asynchronous: Whether hosts run on an event loop.
+        overrides: What ``configure_worker`` asked for, one per slot; empty when there is none.
+        notes: What a reader of the plan should know.
+        places: What is asked of the workers' places.
+    """
+
+    name: str
+    worker_class: str
+    slots: tuple[Slot, ...]
+    keeps_order: bool
+    mesh: NamedSharding | None
+    gpu_share: int
+    gpu_visibility: GpuVisibility
+    interpreter: Interpreter
+    environment: GroupEnvironment
+    runtime_env: JsonObject
+    options: JsonObject
+    asynchronous: bool
+    overrides: tuple[WorkerOverrides, ...] = ()
+    notes: tuple[str, ...] = ()
+    places: PlaceSpec = PlaceSpec()
+
+
+@frozen(kw_only=True)
+class HostRequest:
+    """One host actor to start.
+
+    Attributes:
+        name: The actor's name.
+        placement_group: Index of its placement group.
+        bundle: Index of its bundle.
+        gpu_share: In ten-thousandths of a GPU.
+        runtime_env: Ray's runtime environment.
+        options: Further actor options.
+        asynchronous: Whether it runs on an event loop.
+    """
+
+    name: str
+    placement_group: int
+    bundle: int
+    gpu_share: int
+    runtime_env: JsonObject
+    options: JsonObject
+    asynchronous: bool
+
+
+def plan_group(given: GroupArguments) -> GroupSpec:
+    """Check everything that was asked for and say what the hosts are started with.
+
+    Raises:
+        PlanError: Something is wrong; all of it is in the error.
+    """
+    shown = given.name_prefix if given.name_prefix and isinstance(given.name_prefix, str) else ""
+    findings = Findings(f"worker group {shown or given.worker_class!r}")
+    notes = list(given.notes)
+    explicit = given.bundle_indices_list is not None
+    if explicit:
+        slots = plan_tied_slots(given.bundle_indices_list, given.bundle_counts, findings)
+    else:
+        slots = plan_slots(given.workers_per_node, given.bundle_counts, findings)
+    if given.is_alone:
+        slots = tuple(evolve(slot, is_alone=True) for slot in slots)
+    name = choose_prefix(given.name_prefix, given.worker_class, slots, given.names_taken, findings)
+    mesh = _checked_mesh(given.mesh, len(slots), findings)
+    visibility = _checked_visibility(given.gpu_visibility, findings)
+    environment = plan_environment(given.sources, given.policy, findings)
+    options = actor_options(given.options, findings, notes)
+    runtime_env = _runtime_env(given, environment, findings, notes)
+    names = [slot.name(name) for slot in slots]
+    places = checked_places(given.places, mesh, names, findings, notes)
+    findings.check()
+    return GroupSpec(
+        name=name,
+        worker_class=given.worker_class,
+        slots=slots,
+        keeps_order=explicit,
+        mesh=mesh,
+        gpu_share=given.gpu_share,
+        gpu_visibility=visibility,
+        interpreter=given.interpreter,
+        environment=environment,
+        runtime_env=runtime_env,
+        options=options,
+        asynchronous=given.asynchronous,
+        notes=(*notes, *_environment_notes(given, environment)),
+        places=places,
+    )
+
+
+def plan_hosts(spec: GroupSpec) -> tuple[HostRequest, ...]:
+    """The hosts to start, one per slot in slot order."""
+    shared = HostRequest(
+        name="",
+        placement_group=0,
+        bundle=0,
+        gpu_share=spec.gpu_share,
+        runtime_env=spec.runtime_env,
+        options=spec.options,
+        asynchronous=spec.asynchronous,
+    )
+    return tuple(_host(spec, shared, index) for index in range(len(spec.slots)))
+
+
+def with_environment_before_python(spec: GroupSpec, names: Sequence[str]) -> GroupSpec:
+    """The group again, with more variables in its runtime environment.
+
+    The driver hands on some variables that must exist before Python starts. The nodes usually
+    have them already; where they do not, the hosts must start with them.
+
+    Raises:
+        PlanError: A value cannot be part of a runtime environment.
+    """
+    findings = Findings(f"worker group {spec.name!r}")
+    held = {each.name: each for each in spec.environment.variables}
+    check_before_python([held[name] for name in names], findings)
+    findings.check()
+    given = {name: held[name].value for name in names}
+    merged = recursive_merge_options(spec.runtime_env.value(), {"env_vars": given})
+    note = f"{', '.join(names)} must exist before Python starts and differ on some node: slow start"
+    return evolve(
+        spec,
+        runtime_env=json_object("runtime_env", merged, findings),
+        environment=evolve(spec.environment, expected=()),
+        notes=(*spec.notes, note),
+    )
+
+
+def _host(spec: GroupSpec, shared: HostRequest, index: int) -> HostRequest:
+    slot = spec.slots[index]
+    share, runtime_env = shared.gpu_share, shared.runtime_env
+    if spec.overrides:
+        override = spec.overrides[index]
+        share = share if override.gpu_share is None else override.gpu_share
+        if override.runtime_env:
+            merged = recursive_merge_options(runtime_env.value(), override.runtime_env.value())
+            runtime_env = json_object("runtime_env", merged, Findings(spec.name))
+    profiler = profiler_of(spec.places.profiles, slot.name(spec.name))
+    if profiler:
+        merged = recursive_merge_options(runtime_env.value(), profiler.value())
+        runtime_env = json_object("profile", merged, Findings(spec.name))
+    return HostRequest(
+        name=slot.name(spec.name),
+        placement_group=slot.placement_group,
+        bundle=slot.bundle,
+        gpu_share=share,
+        runtime_env=runtime_env,
+        options=shared.options,
+        asynchronous=shared.asynchronous,
+    )
+
+
+def plan_overrides(spec: GroupSpec, answers: Sequence[object]) -> tuple[WorkerOverrides, ...]:
+    """What ``configure_worker`` returned for each slot, checked.
+
+    Args:
+        spec: The group as known so far.
+        answers: Per slot ``(resources, env_vars, init_kwargs)``, optionally with a fourth item,
+            overrides for Ray's runtime environment.
+
+    Raises:
+        PlanError: An answer has another form, or asks for what a worker cannot have.
+    """
+    findings = Findings(f"configure_worker of {spec.worker_class}")
+    made = tuple(
+        _override(f"{slot.name(spec.name)}", answer, findings)
+        for slot, answer in zip(spec.slots, answers, strict=True)
+    )
+    findings.check()
+    return made
+
+
+def _override(path: str, answer: object, findings: Findings) -> WorkerOverrides:
+    if not isinstance(answer, tuple | list) or len(answer) not in {3, 4}:
+        findings.add(
+            path,
+            f"it returned {type(answer).__name__}, not three or four items",
+            "return (resources, env_vars, init_kwargs) or (..., runtime_env)",
+        )
+        return WorkerOverrides()
+    parts: list[Mapping[str, object]] = []
+    for label, part in zip(
+        ("resources", "env_vars", "init_kwargs", "runtime_env"), answer, strict=False
+    ):
+        if part is not None and not isinstance(part, Mapping):
+            findings.add(
+                f"{path}.{label}", f"it is of type {type(part).__name__}", "return a mapping"
+            )
+        parts.append(part if isinstance(part, Mapping) else {})
+    resources, init_kwargs = parts[0], parts[2]
+    runtime_env, further = split_variables(parts[3] if len(parts) > 3 else {})
+    env_vars = {**further, **parts[1]}
+    texts = {name: value for name, value in env_vars.items() if isinstance(value, str)}
+    for name, value in env_vars.items():
+        if not isinstance(value, str):
+            findings.add(
+                f"{path}.env_vars[{name!r}]",
+                f"the value is of type {type(value).__name__}",
+                "environment values are strings: convert it with str()",
+            )
+    environment = rank_overrides(f"{path}.env_vars", texts, findings)
+    check_no_credentials(f"{path}.runtime_env", runtime_env, findings)
+    early = before_python_of(environment, findings)
+    if early:
+        runtime_env["env_vars"] = early
+    return WorkerOverrides(
+        gpu_share=_share(path, resources, findings),
+        environment=environment,
+        constructor=tuple(sorted(str(name) for name in init_kwargs)),
+        runtime_env=json_object(f"{path}.runtime_env", runtime_env, findings),
+    )
+
+
+def configured_variables(answer: Sequence[object]) -> dict[str, str]:
+    """All the variables that one answer of ``configure_worker`` holds, with their values."""
+    _, further = split_variables(answer[3] if len(answer) > 3 else {})
+    own = answer[1] if isinstance(answer[1], Mapping) else {}
+    return {str(name): str(value) for name, value in {**further, **own}.items()}
+
+
+def _share(path: str, resources: Mapping[str, object], findings: Findings) -> int | None:
+    asked = resources.get("num_gpus")
+    if asked is None:
+        return None
+    if isinstance(asked, bool) or not isinstance(asked, int | float) or not 0 <= asked <= 1:
+        findings.add(
+            f"{path}.resources['num_gpus']",
+            f"{asked!r} is not a share of one bundle's GPU",
+            "return a number from 0 to 1",
+        )
+        return None
+    return int(asked * FULL_GPU + 1e-6)
+
+
+def _checked_mesh(given: object, workers: int, findings: Findings) -> NamedSharding | None:
+    if given is None:
+        return None
+    if not isinstance(given, NamedSharding):
+        findings.add(
+            "sharding_annotations",
+            f"a value of type {type(given).__name__}",
+            "give a NamedSharding(layout, names), or None",
+        )
+        return None
+    if workers and sorted(given.ranks) != list(range(workers)):
+        sizes = " x ".join(f"{name}={size}" for name, size in given.shape.items())
+        findings.add(
+            "sharding_annotations",
+            f"its {given.size} ranks ({sizes}) are not the ranks 0 to {workers - 1} of the "
+            f"{workers} workers",
+            f"arrange exactly the ranks 0 to {workers - 1}, or start {given.size} workers",
+        )
+    return given
+
+
+def _checked_visibility(given: object, findings: Findings) -> GpuVisibility:
+    if isinstance(given, GpuVisibility):
+        return given
+    for mode in GpuVisibility:
+        if given == mode.value:
+            return mode
+    modes = ", ".join(repr(mode.value) for mode in GpuVisibility)
+    findings.add("gpu_visibility", f"{given!r} is not a mode", f"use one of {modes}")
+    return GpuVisibility.ISOLATED
+
+
+def _runtime_env(
+    given: GroupArguments, environment: GroupEnvironment, findings: Findings, notes: list[str]
+) -> JsonObject:
+    own = given.options.get("runtime_env") or {}
+    shared = {k: v for k, v in own.items() if k != "env_vars"} if isinstance(own, Mapping) else {}
+    if not isinstance(own, Mapping):
+        findings.add(
+            "options.runtime_env", f"a value of type {type(own).__name__}", "give a mapping"
+        )
+    check_no_credentials("options.runtime_env", shared, findings)
+    if environment.before_python:
+        values = {each.name: each.value for each in environment.variables}
+        shared["env_vars"] = {name: values[name] for name in environment.before_python}
+    if shared:
+        notes.append(
+            "the group has a Ray runtime environment "
+            f"({', '.join(sorted(shared))}): hosts start about twice as slowly"
+        )
+    return json_object("options.runtime_env", shared, findings)
+
+
+def _environment_notes(given: GroupArguments, environment: GroupEnvironment) -> list[str]:
+    notes: list[str] = []
+    match given.interpreter:
+        case DriverInterpreter():
+            notes.append(
+                f"{given.worker_class} is not in the registry: it runs in the driver's interpreter"
+            )
+        case BuiltEnvironment():
+            notes.append(f"interpreter: {describe_interpreter(given.interpreter)}")
+        case _:
+            pass
+    if environment.withheld:
+        notes.append(
+            f"not handed on, they look like credentials: {', '.join(environment.withheld)} "
+            "(give them in env_vars, or name them in EnvironmentPolicy.credentials)"
+        )
+    return notes

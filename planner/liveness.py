@@ -1,0 +1,99 @@
+"""How the workers of a group are: one state each, from what was seen from outside."""
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+
+from attrs import frozen
+
+from planner.outcomes import RankIdentity
+
+__all__ = ["WorkerSeen", "WorkerState", "WorkerStatus", "plan_statuses", "status_text"]
+
+
+class WorkerState(StrEnum):
+    """What a worker's process is doing."""
+
+    IDLE = "idle"
+    RUNNING = "running"
+    STOPPED = "stopped"
+    DEAD = "dead"
+    OUT_OF_REACH = "out of reach"
+
+
+@frozen(kw_only=True)
+class WorkerSeen:
+    """What was seen of a process from outside.
+
+    Attributes:
+        state: The kernel's state letter; empty when the process is gone.
+        running: How many calls it runs.
+        method: The one that began last.
+        seconds: How long ago that was, or how long it has been idle.
+    """
+
+    state: str
+    running: int = 0
+    method: str = ""
+    seconds: float = 0.0
+
+
+@frozen(kw_only=True)
+class WorkerStatus:
+    """How one worker is.
+
+    Attributes:
+        identity: Who it is.
+        state: What its process is doing; a stopped process may be in the middle of a call.
+        method: The call that it is in; empty when it is in none.
+        running: How many calls it runs.
+        seconds: For how long it has been in that call, or idle.
+    """
+
+    identity: RankIdentity
+    state: WorkerState
+    method: str = ""
+    running: int = 0
+    seconds: float = 0.0
+
+    @property
+    def rank(self) -> int:
+        """Its rank."""
+        return self.identity.rank
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its process exists."""
+        return self.state not in {WorkerState.DEAD, WorkerState.OUT_OF_REACH}
+
+    def __str__(self) -> str:
+        doing = f" in {self.method}()" if self.method else ""
+        more = f" and {self.running - 1} more calls" if self.running > 1 else ""
+        timed = f", {self.seconds:.1f} s" if self.is_alive else ""
+        return f"{self.identity}: {self.state.value}{doing}{more}{timed}"
+
+
+def plan_statuses(
+    identities: Sequence[RankIdentity], seen: Mapping[int, WorkerSeen]
+) -> tuple[WorkerStatus, ...]:
+    """One status per rank; a rank of which nothing was seen is out of reach."""
+    return tuple(_status(identity, seen.get(identity.rank)) for identity in identities)
+
+
+def _status(identity: RankIdentity, seen: WorkerSeen | None) -> WorkerStatus:
+    if seen is None:
+        return WorkerStatus(identity=identity, state=WorkerState.OUT_OF_REACH)
+    if not seen.state:
+        return WorkerStatus(identity=identity, state=WorkerState.DEAD)
+    state = WorkerState.RUNNING if seen.running else WorkerState.IDLE
+    return WorkerStatus(
+        identity=identity,
+        state=WorkerState.STOPPED if seen.state == "T" else state,
+        method=seen.method,
+        running=seen.running,
+        seconds=seen.seconds,
+    )
+
+
+def status_text(statuses: Sequence[WorkerStatus]) -> str:
+    """The statuses for people, one line per worker."""
+    return "\n".join(map(str, statuses))

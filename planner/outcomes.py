@@ -1,0 +1,175 @@
+"""What became of a call on every rank, and how a failure is told: once, with names."""
+
+from collections.abc import Mapping, Sequence
+
+from attrs import frozen
+
+from planner.failure_causes import Death
+
+__all__ = ["FailureReport", "RankFailure", "RankIdentity", "fold_failures", "ranks_text"]
+
+
+@frozen(kw_only=True)
+class RankIdentity:
+    """Who a rank is, for people.
+
+    Attributes:
+        rank: Its global rank.
+        coordinates: Axis and coordinate, outermost axis first.
+        node: Its node's address.
+        gpus: Ids of its GPUs on the node.
+        pid: Its process; None when not known.
+    """
+
+    rank: int
+    coordinates: tuple[tuple[str, int], ...] = ()
+    node: str = ""
+    gpus: tuple[str, ...] = ()
+    pid: int | None = None
+
+    def __str__(self) -> str:
+        place = ", ".join(f"{axis}={coordinate}" for axis, coordinate in self.coordinates)
+        parts = [f"rank {self.rank}" + (f" ({place})" if place else "")]
+        if self.node:
+            parts.append(f"on node {self.node}")
+        if self.gpus:
+            parts.append(f"GPU {','.join(self.gpus)}")
+        if self.pid is not None:
+            parts.append(f"pid {self.pid}")
+        return parts[0] + (" " + ", ".join(parts[1:]) if len(parts) > 1 else "")
+
+
+@frozen(kw_only=True)
+class RankFailure:
+    """How a call failed on one rank.
+
+    Attributes:
+        rank: Which.
+        error_type: The exception's type.
+        message: What it says.
+        raised_at: When, in seconds of its node's clock; None when the process could not say.
+        death: Why its process is gone, if it is.
+        tail: The last lines of its standard error.
+    """
+
+    rank: int
+    error_type: str
+    message: str
+    raised_at: float | None = None
+    death: Death | None = None
+    tail: tuple[str, ...] = ()
+
+
+@frozen(kw_only=True)
+class FailureReport:
+    """A failed call, folded by cause.
+
+    Attributes:
+        subject: What was tried, such as ``worker group 'policy', train()``.
+        causes: Each distinct failure with the ranks it struck; the first in time comes first.
+        finished: Ranks that had returned.
+        running: Ranks that had not answered.
+        seconds: How long the caller had waited.
+    """
+
+    subject: str
+    causes: tuple[tuple[RankFailure, tuple[int, ...]], ...]
+    finished: tuple[int, ...]
+    running: tuple[int, ...]
+    seconds: float | None = None
+
+    @property
+    def first(self) -> RankFailure | None:
+        """The first failure in time; None when nothing failed but time ran out."""
+        return self.causes[0][0] if self.causes else None
+
+    @property
+    def failed(self) -> tuple[int, ...]:
+        """Every rank that failed, sorted."""
+        return tuple(sorted(rank for _, ranks in self.causes for rank in ranks))
+
+    @property
+    def dead(self) -> tuple[int, ...]:
+        """The failed ranks whose process is gone, sorted."""
+        gone = (ranks for failure, ranks in self.causes if failure.death and failure.death.is_final)
+        return tuple(sorted(rank for ranks in gone for rank in ranks))
+
+
+def fold_failures(
+    subject: str,
+    failures: Sequence[RankFailure],
+    called: Sequence[int],
+    finished: Sequence[int],
+    seconds: float | None = None,
+) -> FailureReport:
+    """Fold equal failures together, the first in time first.
+
+    Args:
+        subject: What was tried.
+        failures: One per failed rank, in the order in which they arrived.
+        called: Every rank that took part.
+        finished: Those that returned.
+        seconds: How long the caller has waited.
+    """
+    arrived = {failure.rank: place for place, failure in enumerate(failures)}
+    in_time = sorted(
+        failures,
+        key=lambda failure: (
+            failure.raised_at is None,
+            failure.raised_at or 0.0,
+            arrived[failure.rank],
+        ),
+    )
+    causes: dict[tuple[str, str], list[RankFailure]] = {}
+    for failure in in_time:
+        causes.setdefault((failure.error_type, failure.message), []).append(failure)
+    ended = {failure.rank for failure in failures}.union(finished)
+    return FailureReport(
+        subject=subject,
+        causes=tuple(
+            (group[0], tuple(sorted(failure.rank for failure in group)))
+            for group in causes.values()
+        ),
+        finished=tuple(sorted(finished)),
+        running=tuple(sorted(rank for rank in called if rank not in ended)),
+        seconds=seconds,
+    )
+
+
+def failure_text(report: FailureReport, identities: Mapping[int, RankIdentity]) -> str:
+    """The report as the message of an error: who, what, and how the others stood."""
+    count = len(report.failed) + len(report.finished) + len(report.running)
+    first = report.first
+    lines = []
+    if first is None:
+        lines.append(f"{report.subject}: {len(report.running)} of {count} ranks did not answer")
+    else:
+        who = identities.get(first.rank, RankIdentity(rank=first.rank))
+        lines.append(f"{report.subject}: {len(report.failed)} of {count} ranks failed; first {who}")
+    for failure, ranks in report.causes:
+        lines.append(f"  {ranks_text(ranks)}: {failure.error_type}: {failure.message}")
+        if failure.tail:
+            lines.append(f"    last lines of rank {failure.rank}'s standard error:")
+            lines += [f"    | {line}" for line in failure.tail]
+    if report.finished:
+        lines.append(f"  returned: {ranks_text(report.finished)}")
+    if report.running:
+        waited = "" if report.seconds is None else f", after {report.seconds:.1f} s"
+        lines.append(f"  no answer yet: {ranks_text(report.running)}{waited}")
+        slow = [identities[rank] for rank in report.running[:4] if rank in identities]
+        if slow and first is None:
+            lines.append(f"  waiting for {'; '.join(map(str, slow))}")
+    return "\n".join(lines)
+
+
+def ranks_text(ranks: Sequence[int]) -> str:
+    """Ranks for people, runs folded: ``ranks 0-3, 7``."""
+    runs: list[list[int]] = []
+    for rank in sorted(ranks):
+        if runs and rank == runs[-1][-1] + 1:
+            runs[-1] = [runs[-1][0], rank]
+        else:
+            runs.append([rank, rank])
+    shown = ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs[:12])
+    more = f" and {len(runs) - 12} more" if len(runs) > 12 else ""
+    return f"{'rank' if len(ranks) == 1 else 'ranks'} {shown}{more}"

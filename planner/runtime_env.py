@@ -1,0 +1,64 @@
+"""What may be part of Ray's runtime environment: others can read it, and it starts processes."""
+
+from collections.abc import Mapping, Sequence
+
+from planner.environment import EnvVar, check_before_python, is_before_python, is_credential
+from planner.findings import Findings
+
+__all__ = ["before_python_of", "check_no_credentials", "missing_before_python", "split_variables"]
+
+
+def check_no_credentials(path: str, value: object, findings: Findings) -> None:
+    """Record whatever looks like a credential, at any depth; the value is never shown.
+
+    A runtime environment is readable in the process list and in Ray's logs.
+    """
+    if isinstance(value, Mapping):
+        for name, each in value.items():
+            check_no_credentials(f"{path}.{name}", each, findings)
+            if isinstance(each, str) and is_credential(str(name)):
+                _record(f"{path}.{name}", findings)
+    elif isinstance(value, list | tuple):
+        for index, each in enumerate(value):
+            check_no_credentials(f"{path}[{index}]", each, findings)
+    elif isinstance(value, str) and is_credential("", value):
+        _record(path, findings)
+
+
+def _record(path: str, findings: Findings) -> None:
+    findings.add(
+        path,
+        "it looks like a credential, and a runtime environment is readable in the process list",
+        "give it in env_vars, which reach the worker in its start message only",
+    )
+
+
+def split_variables(runtime_env: object) -> tuple[dict[str, object], dict[str, object]]:
+    """A runtime environment without its variables, and the variables."""
+    if not isinstance(runtime_env, Mapping):
+        return {}, {}
+    rest = {str(name): each for name, each in runtime_env.items() if name != "env_vars"}
+    variables = runtime_env.get("env_vars")
+    given = variables if isinstance(variables, Mapping) else {}
+    return rest, {str(name): each for name, each in given.items()}
+
+
+def before_python_of(variables: Sequence[EnvVar], findings: Findings) -> dict[str, str]:
+    """Those of a worker's own variables that must exist before its interpreter starts."""
+    needed = [each for each in variables if is_before_python(each.name)]
+    check_before_python(needed, findings)
+    return {each.name: each.value for each in needed if each.value is not None}
+
+
+def missing_before_python(
+    wanted: Mapping[str, str], seen: Sequence[Mapping[str, str]]
+) -> tuple[str, ...]:
+    """Which variables some host's node did not have as they are wanted when its Python started.
+
+    Args:
+        wanted: The planned values.
+        seen: Per host, what it found in its process.
+    """
+    return tuple(
+        name for name, value in wanted.items() if any(each.get(name) != value for each in seen)
+    )

@@ -1,0 +1,92 @@
+"""Whether to reserve now, to look again, or to give up: from what fits, and how often it was asked.
+
+A reservation that only has to wait for others is made at once, so that Ray serves it as soon as
+it can; one that can never fit is not made at all. Nodes may still be joining, so the latter is
+looked at a few times before it is an error.
+"""
+
+from collections.abc import Sequence
+
+from attrs import evolve, frozen
+
+from planner.requests import GroupRequest
+from planner.reservation import ReservationPlan
+
+__all__ = ["LookAgain", "Reserve", "first_step", "progress_text", "still_waiting"]
+
+
+@frozen
+class Reserve:
+    """Every bundle fits, now or once what is busy becomes free."""
+
+
+@frozen
+class LookAgain:
+    """Some bundle can't fit on the nodes that are there.
+
+    Attributes:
+        pause: Seconds until the next look.
+        why: What is missing.
+    """
+
+    pause: float
+    why: str
+
+
+def first_step(plan: ReservationPlan, look: int, looks: int) -> Reserve | LookAgain:
+    """What to do about a reservation that is not made yet.
+
+    Args:
+        plan: What fits where.
+        look: How many times was looked before.
+        looks: How many times may be looked in all.
+
+    Raises:
+        ResourceInsufficientError: It can't fit, and it was looked at often enough.
+    """
+    if plan.possible:
+        return Reserve()
+    if look + 1 >= looks:
+        plan.check()
+    return LookAgain(pause=float(2**look), why=_verdicts(plan))
+
+
+def still_waiting(request: GroupRequest, ready: Sequence[bool]) -> GroupRequest | None:
+    """What is still asked for when some placement groups are there; None when nothing is.
+
+    Args:
+        request: Everything that was asked for.
+        ready: For each placement group whether it is there.
+    """
+    if all(ready):
+        return None
+    if request.unified:
+        return request
+    counts = [count for count in request.bundles_per_node if count]
+    left = tuple(count for count, there in zip(counts, ready, strict=True) if not there)
+    # Segments were decided when it was reserved; the rest of one is no whole segment.
+    return evolve(request, bundles_per_node=left, segment_size=None)
+
+
+def progress_text(
+    name: str, plan: ReservationPlan, ready: Sequence[bool], elapsed: float, allowed: float
+) -> str:
+    """How far a reservation is and what it waits for.
+
+    Args:
+        name: The cluster.
+        plan: What fits where of all that is not there yet.
+        ready: For each placement group whether it is there.
+        elapsed: Seconds waited.
+        allowed: Seconds that may be waited.
+    """
+    missing = sum(1 for there in ready if not there)
+    return (
+        f"virtual cluster {name!r}: {missing} of {len(ready)} placement groups are not ready after "
+        f"{elapsed:.0f} of {allowed:g} s: {_verdicts(plan)}"
+    )
+
+
+def _verdicts(plan: ReservationPlan) -> str:
+    told = [f"{each.path}: {each.problem}" for each in plan.findings(now=True)]
+    return "; ".join(told) or "everything it needs is free, so Ray should place it soon"

@@ -1,0 +1,49 @@
+"""rankplan's thin shell: carries plans out on Ray and reports facts."""
+
+from planner.findings import PlanError, ResourceInsufficientError
+from runtime.builder import RayWorkerBuilder
+from runtime.cluster import RayVirtualCluster
+from runtime.connection import init_ray
+from runtime.errors import DeadlineError, ExecutionError, WorkerGroupError
+from runtime.group import RayWorkerGroup
+from runtime.handle import WorkerHandle, actor_of
+from runtime.hardware import observe_hardware
+from runtime.health import InconsistentGroupError
+from runtime.in_flight import TooManyCallsError
+from runtime.interpreters import ACTOR_ENVIRONMENT_REGISTRY, get_actor_python_env
+from runtime.inventory_files import read_inventory, write_inventory
+from runtime.leftovers import leftovers, remove_leftovers
+from runtime.observe import observe_inventory
+from runtime.places import NodeLostError
+from runtime.preflight import DifferenceError, PreflightError
+from runtime.recovering import RecoveryError
+from runtime.results import MultiWorkerFuture
+
+__all__ = [
+    "ACTOR_ENVIRONMENT_REGISTRY",
+    "DeadlineError",
+    "DifferenceError",
+    "ExecutionError",
+    "InconsistentGroupError",
+    "MultiWorkerFuture",
+    "NodeLostError",
+    "PlanError",
+    "PreflightError",
+    "RayVirtualCluster",
+    "RayWorkerBuilder",
+    "RayWorkerGroup",
+    "RecoveryError",
+    "ResourceInsufficientError",
+    "TooManyCallsError",
+    "WorkerGroupError",
+    "WorkerHandle",
+    "actor_of",
+    "get_actor_python_env",
+    "init_ray",
+    "leftovers",
+    "observe_hardware",
+    "observe_inventory",
+    "read_inventory",
+    "remove_leftovers",
+    "write_inventory",
+]

@@ -1,0 +1,336 @@
+"""The answers of one call: waited for, in any order, with names and times."""
+
+import logging
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from enum import Enum
+from typing import Any, Generic, TypeVar
+
+from attrs import field, frozen
+
+from planner.call_requests import CallPlan
+from planner.findings import Findings
+from planner.outcomes import RankIdentity, ranks_text
+from runtime.backend import Actor, Backend, Reference
+from runtime.call_results import Fold, combine
+from runtime.errors import WorkerGroupError
+from runtime.gather import Gathered, error_of, gather
+from runtime.remote_batches import RemoteBatch
+from runtime.streams import Answer, Running, answers, polled
+
+__all__ = ["CallFuture", "Outcome", "Sent", "Standing", "Timings", "wait_all"]
+
+R = TypeVar("R")
+
+_log = logging.getLogger("rankplan")
+
+
+class Standing(Enum):
+    """How one rank's call stands."""
+
+    RETURNED = "returned"
+    FAILED = "failed"
+    MISSING = "missing"
+
+
+@frozen(kw_only=True)
+class Outcome:
+    """What became of a call on one rank.
+
+    Attributes:
+        rank: Which.
+        standing: Whether it has returned, failed or not answered.
+        error: What it raised.
+    """
+
+    rank: int
+    standing: Standing
+    error: BaseException | None = None
+
+
+@frozen(kw_only=True)
+class Timings:
+    """When each rank ran a call, by its own node's clock.
+
+    Attributes:
+        began: Per rank, seconds since the epoch.
+        ended: Per rank, seconds since the epoch.
+    """
+
+    began: Mapping[int, float]
+    ended: Mapping[int, float]
+
+    @property
+    def durations(self) -> dict[int, float]:
+        """Per rank, how many seconds the call ran."""
+        return {rank: self.ended[rank] - start for rank, start in self.began.items()}
+
+    @property
+    def skew(self) -> float:
+        """Seconds between the first start and the last; as good as the nodes' clocks agree."""
+        return max(self.began.values()) - min(self.began.values())
+
+
+@frozen(kw_only=True, eq=False)
+class Sent:
+    """A call that was sent.
+
+    Attributes:
+        plan: What was sent to whom.
+        backend: Where it runs.
+        references: What each rank's call gave.
+        identities: Who the ranks are.
+        actors: The called workers that return, in the order of ``plan.returns``.
+        clocks: Per rank, its times; empty unless they were asked for.
+        fold: The function that reduces the results.
+        timeout: Seconds that a wait may take where it says nothing else.
+        earlier: The calls before it on the same group, as far as anyone still holds them.
+    """
+
+    plan: CallPlan
+    backend: Backend
+    references: Mapping[int, Reference]
+    identities: Mapping[int, RankIdentity]
+    actors: tuple[Actor, ...]
+    clocks: Mapping[int, Reference] = field(factory=dict)
+    fold: Fold | None = None
+    timeout: float | None = None
+    earlier: Callable[[], Sequence["CallFuture[Any]"]] = tuple
+
+    @property
+    def subject(self) -> str:
+        """What was called, for messages."""
+        return f"worker group {self.plan.group!r}, {self.plan.method}()"
+
+
+class CallFuture(Generic[R]):
+    """The answers of one call; the result of type ``R`` is there when all have come.
+
+    Every wait takes a ``timeout`` in seconds; without one, that of the call counts, and without
+    that it waits without end and says now and then for whom. A wait that fails raises
+    ``WorkerGroupError``, of the first failure's own type too; one that takes too long
+    ``DeadlineError``, which says who has answered, who runs, and who is known not to have begun.
+    A rank that does not return sends nothing back, but is waited for, and its errors count.
+    """
+
+    def __init__(self, sent: Sent) -> None:
+        self._sent = sent
+        self._values: Mapping[int, Any] | None = None
+
+    @property
+    def plan(self) -> CallPlan:
+        """What was sent to whom."""
+        return self._sent.plan
+
+    def done(self) -> bool:
+        """Whether every rank has answered, be it with an error."""
+        return not self.pending()
+
+    def pending(self) -> tuple[int, ...]:
+        """The ranks that have not answered."""
+        if self._values is not None:
+            return ()
+        references = self._sent.references
+        ready, _ = self._sent.backend.wait(list(references.values()), len(references), 0)
+        answered = set(ready)
+        return tuple(rank for rank, each in references.items() if each not in answered)
+
+    def result(self, timeout: float | None = None) -> R:
+        """The results combined, as the call's roles say.
+
+        Raises:
+            ResultError: They do not combine, or there is one for each slice or rank.
+        """
+        values = self._wait(timeout)
+        combined: R = combine(self.plan, [values[rank] for rank in self.plan.returns], self._fold)
+        return combined
+
+    def per_shard(self, timeout: float | None = None) -> list[R]:
+        """The results of the ranks that return, one for each slice, in the slices' order."""
+        values = self._wait(timeout)
+        return [values[rank] for rank in self.plan.returns]
+
+    def by_rank(self, timeout: float | None = None) -> dict[int, R]:
+        """The results of the ranks that return, by rank."""
+        values = self._wait(timeout)
+        return {rank: values[rank] for rank in sorted(self.plan.returns)}
+
+    def held(self) -> RemoteBatch[R]:
+        """The results where they are, to be an argument of another call; waits for nothing.
+
+        Raises:
+            PlanError: They are not the rows of a batch that was cut.
+        """
+        findings = Findings(self._sent.subject)
+        if self.plan.slices is None or len(self.plan.returns) != self.plan.slices.slices:
+            findings.fail(
+                "held",
+                "its results are not the rows of a batch that was cut into slices",
+                "hold the results of a call with a Shard argument, one result for each slice",
+            )
+        return RemoteBatch(
+            references=tuple(self._sent.references[rank] for rank in self.plan.returns),
+            slices=self.plan.slices,
+            is_cut=False,
+            homes=self._sent.actors,
+            backend=self._sent.backend,
+        )
+
+    def outcomes(self) -> dict[int, Outcome]:
+        """How every rank stands now."""
+        backend, told = self._sent.backend, {}
+        missing = set(self.pending())
+        for rank, reference in self._sent.references.items():
+            standing, error = Standing.MISSING, None
+            if rank not in missing:
+                standing = Standing.RETURNED
+                try:
+                    backend.get([reference], None)
+                except Exception as raised:  # noqa: BLE001  # any type: it is the user's
+                    standing, error = Standing.FAILED, backend.cause_of(raised)
+            told[rank] = Outcome(rank=rank, standing=standing, error=error)
+        return told
+
+    def timings(self, timeout: float | None = None) -> Timings:
+        """When each rank ran.
+
+        Raises:
+            PlanError: The call was made without ``timed=True``.
+        """
+        if not self._sent.clocks:
+            Findings(self._sent.subject).fail(
+                "timings", "its workers were not asked for times", "call group.using(timed=True)"
+            )
+        self._wait(timeout)
+        clocks = self._sent.backend.get(list(self._sent.clocks.values()), timeout)
+        pairs = dict(zip(self._sent.clocks, clocks, strict=True))
+        return Timings(
+            began={rank: pair[0] for rank, pair in pairs.items()},
+            ended={rank: pair[1] for rank, pair in pairs.items()},
+        )
+
+    def as_completed(self, timeout: float | None = None) -> Iterator[Answer[R]]:
+        """The answers of the ranks that return, each as it comes.
+
+        Args:
+            timeout: Seconds that the next answer may take.
+        """
+        return answers(self._running(), self._limit(timeout))
+
+    def __await__(self) -> Generator[Any, None, R]:
+        yield from polled(self.done, self._limit(None)).__await__()
+        return self.result(None if self.done() else 0.0)
+
+    def __repr__(self) -> str:
+        missing = self.pending()
+        state = f"waiting for {ranks_text(missing)}" if missing else "done"
+        return f"<CallFuture of {self._sent.subject}: {state}>"
+
+    @property
+    def _fold(self) -> Fold | None:
+        return self._sent.fold
+
+    def _limit(self, timeout: float | None) -> float | None:
+        return self._sent.timeout if timeout is None else timeout
+
+    def _running(self) -> Running:
+        return Running(
+            subject=self._sent.subject,
+            backend=self._sent.backend,
+            references=self._sent.references,
+            returning=frozenset(self.plan.returns),
+            identities=self._sent.identities,
+        )
+
+    def _wait(self, timeout: float | None) -> Mapping[int, Any]:
+        if self._values is None:
+            sent = self._sent
+            gathered = gather(
+                sent.backend, sent.references, self._limit(timeout), progress=self._tell
+            )
+            if not gathered.is_complete:
+                raise self._error(gathered)
+            self._values = gathered.values
+        return self._values
+
+    def _tell(self, pending: Sequence[int]) -> None:
+        _log.warning("%s: still waiting for %s", self._sent.subject, ranks_text(pending))
+
+    def _error(self, gathered: Gathered) -> WorkerGroupError:
+        error = error_of(self._sent.subject, gathered, self._sent.identities)
+        if gathered.pending and not gathered.errors:
+            _add_text(error, self._not_begun(gathered.pending))
+        return error
+
+    def _not_begun(self, pending: Sequence[int]) -> str:
+        """Who has not begun, because an earlier call still runs there: workers take one by one."""
+        lines = []
+        for other in self._sent.earlier():
+            behind = sorted(set(pending) & set(other.pending()))
+            if other is not self and behind:
+                lines.append(f"\n  not begun: {ranks_text(behind)}, still in {other.plan.method}()")
+                pending = [rank for rank in pending if rank not in behind]
+        return "".join(lines)
+
+
+def wait_all(*futures: CallFuture[Any], timeout: float | None = None) -> None:
+    """Wait until all calls have returned; the first failure of any is raised at once.
+
+    So that a group does not wait for ever for another one that has failed.
+
+    Raises:
+        WorkerGroupError: A rank of some group failed; how the other groups stand is told too.
+        DeadlineError: Time is up.
+    """
+    if not futures:
+        return
+    backend = futures[0]._sent.backend
+    flat = {
+        number: (future, rank)
+        for number, (future, rank) in enumerate(
+            (future, rank) for future in futures for rank in future._sent.references
+        )
+    }
+    references = {number: f._sent.references[rank] for number, (f, rank) in flat.items()}
+    gathered = gather(backend, references, timeout)
+    if gathered.is_complete:
+        return
+    parts = {id(future): _part_of(future, flat, gathered) for future in futures}
+    unfinished = [future for future in futures if not parts[id(future)].is_complete]
+    first = min(unfinished, key=lambda future: not parts[id(future)].errors)
+    error = first._error(parts[id(first)])
+    for future in futures:
+        if future is not first:
+            part = parts[id(future)]
+            _add_text(error, f"\n{future._sent.subject}: {_standing_text(part)}")
+    raise error
+
+
+def _part_of(
+    future: CallFuture[Any],
+    flat: Mapping[int, tuple[CallFuture[Any], int]],
+    gathered: Gathered,
+) -> Gathered:
+    mine = {number: rank for number, (owner, rank) in flat.items() if owner is future}
+    return Gathered(
+        values={mine[n]: value for n, value in gathered.values.items() if n in mine},
+        errors={mine[n]: error for n, error in gathered.errors.items() if n in mine},
+        pending=tuple(mine[n] for n in gathered.pending if n in mine),
+    )
+
+
+def _standing_text(part: Gathered) -> str:
+    told = [
+        f"{ranks_text(list(ranks))} {what}"
+        for what, ranks in (
+            ("returned", part.values),
+            ("failed", part.errors),
+            ("had not answered", part.pending),
+        )
+        if ranks
+    ]
+    return "; ".join(told)
+
+
+def _add_text(error: BaseException, text: str) -> None:
+    if text:
+        error.args = (f"{error}{text}",)

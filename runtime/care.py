@@ -1,0 +1,252 @@
+"""What a worker group offers around failures: how it is, abort, recovery, and its end."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from attrs import evolve
+
+from planner.launch import LaunchPlan
+from planner.liveness import WorkerState, WorkerStatus
+from planner.recovery import (
+    FailurePolicy,
+    RecoveryFacts,
+    RecoveryPlan,
+    plan_recovery,
+    plan_resize,
+)
+from planner.teardown import TeardownReport, plan_teardown
+from runtime.backend import Actor, Backend
+from runtime.handle import WorkerHandle
+from runtime.health import Health
+from runtime.in_flight import InFlight
+from runtime.lane import Lane
+from runtime.launching import Launched
+from runtime.recovering import RecoveryError, free_slots, start_again
+from runtime.roster import Roster
+from runtime.teardown import carry_out_teardown
+
+__all__ = ["Care", "admission"]
+
+_log = logging.getLogger("rankplan")
+
+RESTART_SECONDS = 600.0
+"""How long a recovery may take until every constructor has returned."""
+
+NODE_SECONDS = 30.0
+"""How long a recovery waits for the cluster to give a lost node's bundles to another."""
+
+
+class Care:
+    """The part of ``RayWorkerGroup`` that deals with failures."""
+
+    _launched: Launched
+    _handles: list[WorkerHandle]
+    _ended: bool
+    _lane: Lane
+    _health: Health
+    _in_flight: InFlight
+    _generation: int
+    _recoveries: int
+
+    @property
+    def backend(self) -> Backend:
+        """What carries its plans out."""
+        raise NotImplementedError
+
+    @property
+    def plan(self) -> LaunchPlan:
+        """What was carried out."""
+        return self._launched.plan
+
+    @property
+    def identities(self) -> Roster:
+        """Who each rank is: coordinates, node, GPU and pid."""
+        return self._launched.identities
+
+    def _adopt(self, launched: Launched) -> None:
+        raise NotImplementedError
+
+    def _take_care(self, policy: FailurePolicy | None, calls: int) -> None:
+        self._in_flight = InFlight(self.backend, self.plan.group, calls)
+        self._generation = self._recoveries = 0
+        self._lane = Lane(self.backend, self.plan.group, self.identities)
+        self._health = Health(self.plan, policy or FailurePolicy(), self.backend, self._lane)
+        self.identities.listeners.append(self._health.note)
+
+    @property
+    def failure_policy(self) -> FailurePolicy:
+        """What it does when some of its ranks fail."""
+        return self._health.policy
+
+    @property
+    def broken(self) -> tuple[int, ...]:
+        """The ranks that are known to be dead, or still in a call that failed elsewhere."""
+        return self._health.broken()
+
+    def status(self, timeout: float | None = None) -> tuple[WorkerStatus, ...]:
+        """How every rank is now: node, GPU, pid, state, current method and for how long.
+
+        It is answered while workers are busy, asleep in a collective or stopped. The first time
+        a small process is started on each node, which takes about a second.
+
+        Args:
+            timeout: Seconds; ranks whose node has not answered by then are out of reach. None
+                waits 30 s.
+        """
+        return self._lane.status(timeout)
+
+    def ping(self, timeout: float | None = None) -> dict[int, bool]:
+        """Per rank, whether its process is there and not stopped."""
+        dead = {WorkerState.DEAD, WorkerState.STOPPED, WorkerState.OUT_OF_REACH}
+        return {each.rank: each.state not in dead for each in self.status(timeout)}
+
+    def stacks(
+        self, ranks: Sequence[int] | None = None, timeout: float | None = None
+    ) -> dict[int, str]:
+        """The stacks of all threads of some ranks (None for all), also while they are busy."""
+        return self._lane.stacks(self._chosen(ranks), timeout)
+
+    def abort(self, ranks: Sequence[int] | None = None, timeout: float | None = None) -> list[int]:
+        """Kill some ranks' processes (None for all), whatever they are doing.
+
+        Calls that they were in fail; the group refuses further ones until it is recovered.
+
+        Returns:
+            The ranks whose node did it.
+        """
+        return self._lane.kill(self._chosen(ranks), timeout)
+
+    def end(
+        self, cleanup_method: str | None = None, timeout: float | None = 30.0
+    ) -> TeardownReport:
+        """End the workers and report on it; a second call gives the first one's report.
+
+        Args:
+            cleanup_method: Called on every worker first.
+            timeout: Seconds that it may take; None waits without end.
+        """
+        return self._end(cleanup_method, timeout)
+
+    def _end(self, cleanup_method: str | None, timeout: float | None) -> TeardownReport:
+        raise NotImplementedError
+
+    def _carry_out_end(self, cleanup: str | None, grace: float | None) -> TeardownReport:
+        states = None
+        if cleanup is not None and self._lane.is_warm:
+            states = {each.rank: each.state for each in self.status(5.0)}
+        elif cleanup is not None:
+            states = dict.fromkeys(self._health.dead(), WorkerState.DEAD)
+        plan = plan_teardown(self.plan, states, cleanup=cleanup, grace=grace)
+        companions = self._lane.end()
+        plan = evolve(plan, names=(*plan.names, *companions))
+        actors = dict(enumerate(self._launched.actors))
+        return carry_out_teardown(plan, self.backend, actors, self.identities)
+
+    def plan_recovery(self, timeout: float | None = None) -> RecoveryPlan:
+        """What ``recover`` would do now; changes nothing."""
+        return self._recovery(timeout)
+
+    def recover(
+        self,
+        restore: Callable[[Any, RecoveryPlan], object] | None = None,
+        *,
+        start_timeout: float = RESTART_SECONDS,
+        timeout: float | None = None,
+    ) -> RecoveryPlan:
+        """Make the group whole again: end what is struck, start it again in its place.
+
+        What is struck, the group's ``FailurePolicy.domain`` says. The other ranks go on: they
+        are not called, stopped or told. Futures of ended ranks fail; nothing is sent again.
+
+        Args:
+            restore: Called at the end with the group and the plan, to load a checkpoint.
+            start_timeout: Seconds until every constructor must have returned.
+            timeout: Seconds that looking at the ranks may take.
+
+        Returns:
+            What was done; it names no rank when nothing was broken.
+
+        Raises:
+            RecoveryError: Something is missing, or the budget is spent; nothing was changed.
+            WorkerGroupError: A worker failed to start.
+        """
+        plan = self._recovery(timeout)
+        if not plan.is_possible:
+            raise RecoveryError.of(plan)
+        if plan.end or plan.start:
+            self._recoveries += 1
+            _log.info("worker group %r recovers, generation %d", plan.group, plan.generation)
+            if plan.pause:
+                self.backend.pause(plan.pause)
+            self._apply(plan, start_timeout)
+            if restore is not None:
+                restore(self, plan)
+        return plan
+
+    def resize(
+        self, tied_groups: Sequence[int], *, start_timeout: float = RESTART_SECONDS
+    ) -> RecoveryPlan:
+        """Give up tied groups that are not named, and start those that were given up.
+
+        The bundles stay reserved. Calls to ranks that were given up are refused.
+
+        Args:
+            tied_groups: The tied groups that shall serve.
+            start_timeout: Seconds until every constructor must have returned.
+
+        Raises:
+            PlanError: There is no such tied group, or none would be left.
+        """
+        absent = self._health.absent
+        serving = {worker.tied_group: True for worker in self.plan.workers}
+        serving |= {self.plan.workers[rank].tied_group: False for rank in absent}
+        plan = plan_resize(self.plan, tied_groups, self._generation + 1, serving)
+        self._apply(plan, start_timeout)
+        came = {each.rank for each in plan.start}
+        self._health.absent = frozenset({*absent, *plan.end} - came)
+        return plan
+
+    def _recovery(self, timeout: float | None) -> RecoveryPlan:
+        absent = self._health.absent
+        gone = {WorkerState.DEAD, WorkerState.OUT_OF_REACH, WorkerState.STOPPED}
+        seen = [each.rank for each in self.status(timeout) if each.state in gone]
+        failed = sorted({*seen, *self._health.broken()} - absent)
+        live = self.backend.live_nodes()
+        lost = sorted({self.identities.nodes[rank] for rank in failed} - live)
+        facts = RecoveryFacts(
+            failed=tuple(failed),
+            lost_nodes=tuple(lost),
+            attempt=self._recoveries,
+            free_slots=free_slots(self.backend, self._launched, lost, NODE_SECONDS),
+        )
+        return plan_recovery(self.plan, facts, self._health.policy, self._generation + 1)
+
+    def _apply(self, plan: RecoveryPlan, start_timeout: float) -> None:
+        struck = set(plan.end)
+        teardown = plan_teardown(self.plan, ranks=plan.end) if struck else None
+        actors: Mapping[int, Actor] = dict(enumerate(self._launched.actors))
+        if teardown is not None:
+            carry_out_teardown(evolve(teardown, names=()), self.backend, actors, self.identities)
+            self._health.mark_dead(plan.end, "they were ended for a recovery")
+        if plan.start:
+            self._generation = plan.generation
+            launched = start_again(self.backend, self._launched, plan.start, start_timeout)
+            self._adopt(launched)
+            self._lane.roster = launched.identities
+            self._health.plan = launched.plan
+        self._health.mend([*plan.end, *(each.rank for each in plan.start)])
+
+    def _chosen(self, ranks: Sequence[int] | None) -> Sequence[int]:
+        return range(self.plan.world_size) if ranks is None else ranks
+
+
+def admission(health: Health, in_flight: InFlight) -> Callable[[Sequence[int]], None]:
+    """What refuses a call to ranks that nobody can vouch for, or one too many."""
+
+    # It does not hold the group: a group that nobody holds any more is ended at once.
+    def admit(ranks: Sequence[int]) -> None:
+        health.check(ranks)
+        in_flight.admit(len(ranks))
+
+    return admit

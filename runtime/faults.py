@@ -1,0 +1,127 @@
+"""Faults for the in-process backend: which call goes wrong, and how."""
+
+import random
+from collections import Counter, deque
+from enum import StrEnum
+
+from attrs import field, frozen
+
+__all__ = ["Fault", "FaultKind", "FaultRates", "Faults"]
+
+_STRUCK_KEPT = 10_000
+
+
+class FaultKind(StrEnum):
+    """What goes wrong with a call."""
+
+    DEATH = "death"
+    """The process dies while the call runs; its answer never comes."""
+    HANG = "hang"
+    """The call never returns; the process stays alive."""
+    SLOW = "slow"
+    """The call takes longer."""
+    LOST_RESULT = "lost result"
+    """The call runs to its end, and its answer is lost."""
+    RAISES = "raises"
+    """The call raises instead of running."""
+
+
+@frozen(kw_only=True)
+class Fault:
+    """One call that goes wrong.
+
+    Attributes:
+        kind: How.
+        rank: On which rank; None on every rank.
+        method: Which method; ``"__init__"`` is the constructor, None is every method.
+        call: The how-manyeth such call of a rank, counted from 1; 0 is every one.
+        seconds: How long before death strikes, or how much longer the call takes.
+        error: What is raised.
+    """
+
+    kind: FaultKind
+    rank: int | None = None
+    method: str | None = None
+    call: int = 1
+    seconds: float = 0.0
+    error: Exception = field(factory=lambda: RuntimeError("injected fault"))
+
+
+@frozen(kw_only=True)
+class FaultRates:
+    """How often calls go wrong at random, from 0 to 1 each.
+
+    Attributes:
+        death: The process dies.
+        hang: The call never returns.
+        slow: It takes up to ``slow_seconds`` longer.
+        lost: Its answer is lost.
+        raises: It raises.
+        slow_seconds: Longest delay.
+        methods: Only these methods; empty for all, constructors included.
+    """
+
+    death: float = 0.0
+    hang: float = 0.0
+    slow: float = 0.0
+    lost: float = 0.0
+    raises: float = 0.0
+    slow_seconds: float = 5.0
+    methods: frozenset[str] = frozenset()
+
+
+@frozen(eq=False)
+class Faults:
+    """Decides for every call whether it goes wrong.
+
+    Attributes:
+        chosen: Calls that go wrong for certain.
+        rates: How often the others do.
+        struck: What went wrong lately: process, rank, method and fault.
+    """
+
+    chosen: tuple[Fault, ...] = ()
+    rates: FaultRates = FaultRates()
+    struck: "deque[tuple[str, int, str, Fault]]" = field(
+        factory=lambda: deque(maxlen=_STRUCK_KEPT), init=False
+    )
+    _calls: Counter[tuple[str, int]] = field(factory=Counter, init=False)
+
+    def forget(self, process: str) -> None:
+        """Count no longer for a process that is gone."""
+        for key in [key for key in self._calls if key[0] == process]:
+            del self._calls[key]
+
+    def strike(self, process: str, rank: int, method: str, source: random.Random) -> Fault | None:
+        """The fault of the call that begins now, if it has one."""
+        fault = self._chosen(process, rank, method) or self._by_chance(rank, method, source)
+        if fault is not None:
+            self.struck.append((process, rank, method, fault))
+        return fault
+
+    def _chosen(self, process: str, rank: int, method: str) -> Fault | None:
+        for index, fault in enumerate(self.chosen):
+            if fault.rank not in {None, rank} or fault.method not in {None, method}:
+                continue
+            self._calls[process, index] += 1
+            if fault.call in {0, self._calls[process, index]}:
+                return fault
+        return None
+
+    def _by_chance(self, rank: int, method: str, source: random.Random) -> Fault | None:
+        rates = self.rates
+        if rates.methods and method not in rates.methods:
+            return None
+        drawn = source.random()
+        for kind, rate in (
+            (FaultKind.DEATH, rates.death),
+            (FaultKind.HANG, rates.hang),
+            (FaultKind.SLOW, rates.slow),
+            (FaultKind.LOST_RESULT, rates.lost),
+            (FaultKind.RAISES, rates.raises),
+        ):
+            if drawn < rate:
+                seconds = source.random() * rates.slow_seconds
+                return Fault(kind=kind, rank=rank, method=method, seconds=seconds)
+            drawn -= rate
+        return None

@@ -1,0 +1,160 @@
+"""Waiting for many answers at once: values, the errors of each, and who has not answered."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from attrs import evolve, field, frozen
+
+from planner.outcomes import RankFailure, RankIdentity, fold_failures, ranks_text
+from runtime.backend import Backend, OutOfTimeError, Reference
+from runtime.errors import WorkerGroupError, worker_group_error
+from runtime.roster import Roster
+
+__all__ = ["Gathered", "error_of", "failure_of", "gather", "gather_or_raise"]
+
+_log = logging.getLogger("rankplan")
+
+GRACE_SECONDS = 0.5
+"""How long the others have to answer once one has failed, so that one error names them all."""
+
+PROGRESS_SECONDS = 60.0
+"""How often a wait without end says whom it waits for."""
+
+
+@frozen(kw_only=True)
+class Gathered:
+    """What became of each call."""
+
+    values: Mapping[int, Any] = field(factory=dict)
+    errors: Mapping[int, BaseException] = field(factory=dict)
+    pending: tuple[int, ...] = ()
+    waiting: Mapping[int, Reference] = field(factory=dict)
+    seconds: float | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every call has returned."""
+        return not self.errors and not self.pending
+
+
+def gather(
+    backend: Backend,
+    references: Mapping[int, Reference],
+    timeout: float | None = None,
+    *,
+    grace: float = GRACE_SECONDS,
+    progress: Callable[[Sequence[int]], None] | None = None,
+) -> Gathered:
+    """Wait until every call has returned, one has failed, or time is up.
+
+    Args:
+        backend: Where the calls run.
+        references: What each rank's call gave.
+        timeout: Seconds to wait; None waits without end.
+        grace: Seconds the others get once one has failed.
+        progress: Told now and then who has not answered.
+    """
+    refs = list(references.values())
+    ends = None if timeout is None else backend.now() + timeout
+    while True:
+        left = PROGRESS_SECONDS if ends is None else max(0.0, ends - backend.now())
+        try:
+            values = backend.get(refs, min(left, PROGRESS_SECONDS))
+            return Gathered(values=dict(zip(references, values, strict=True)))
+        except OutOfTimeError:
+            if ends is not None and backend.now() >= ends:
+                return _sorted_out(backend, references, 0.0)
+            if progress is not None:
+                progress(_sorted_out(backend, references, 0.0).pending)
+        except Exception:  # noqa: BLE001  # whatever the user's code raised: sorted out by rank
+            return _sorted_out(backend, references, grace)
+
+
+def _sorted_out(backend: Backend, references: Mapping[int, Reference], grace: float) -> Gathered:
+    refs = list(references.values())
+    ready, _ = backend.wait(refs, len(refs), grace)
+    answered = set(ready)
+    values: dict[int, Any] = {}
+    errors: dict[int, BaseException] = {}
+    for rank, ref in references.items():
+        if ref not in answered:
+            continue
+        try:
+            values[rank] = backend.get([ref], None)[0]
+        except Exception as error:  # noqa: BLE001  # any type: it is the user's
+            errors[rank] = backend.cause_of(error)
+    pending = tuple(rank for rank in references if rank not in values and rank not in errors)
+    waiting = {rank: references[rank] for rank in pending}
+    return Gathered(values=values, errors=errors, pending=pending, waiting=waiting)
+
+
+def gather_or_raise(
+    backend: Backend,
+    subject: str,
+    references: Mapping[int, Reference],
+    identities: Mapping[int, RankIdentity],
+    timeout: float | None = None,
+) -> Mapping[int, Any]:
+    """Every rank's value, or one error that names every rank.
+
+    Raises:
+        WorkerGroupError: Some rank failed; of the first failure's own type too.
+        DeadlineError: Time is up.
+    """
+
+    def tell(pending: Sequence[int]) -> None:
+        _log.warning("%s: still waiting for %s", subject, ranks_text(pending))
+
+    begun = backend.now()
+    gathered = gather(backend, references, timeout, progress=tell)
+    if gathered.is_complete:
+        return gathered.values
+    waited = evolve(gathered, seconds=backend.now() - begun)
+    raise error_of(subject, waited, identities)
+
+
+def error_of(
+    subject: str, gathered: Gathered, identities: Mapping[int, RankIdentity]
+) -> WorkerGroupError:
+    """The one error for everything that was gathered."""
+    roster = identities if isinstance(identities, Roster) else None
+    failures = [failure_of(rank, error, roster) for rank, error in gathered.errors.items()]
+    called = [*gathered.values, *gathered.errors, *gathered.pending]
+    report = fold_failures(subject, failures, called, tuple(gathered.values), gathered.seconds)
+    error = worker_group_error(report, identities, gathered.errors)
+    if roster is not None and not gathered.is_complete:
+        roster.tell(error, gathered.waiting)
+    return error
+
+
+def failure_of(rank: int, error: BaseException, roster: Roster | None = None) -> RankFailure:
+    """An exception as data; ``error`` is the user's own where there is one."""
+    death = roster.death_of(rank, error) if roster else None
+    if death is not None:
+        return RankFailure(
+            rank=rank,
+            error_type=type(error).__name__,
+            message=death.detail,
+            raised_at=death.at,
+            death=death,
+            tail=death.remains.tail,
+        )
+    raised_at = getattr(error, "rankplan_raised_at", None)
+    return RankFailure(
+        rank=rank,
+        error_type=type(error).__name__,
+        message=_message(error),
+        raised_at=raised_at if isinstance(raised_at, float) else None,
+        tail=roster.remains_of(rank).tail if roster else (),
+    )
+
+
+def _message(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    if not lines:
+        return "(no message)"
+    told = [line for line in lines if "exit detail" in line or "died" in line.lower()]
+    if type(error).__module__.startswith("ray.") and told:
+        return " ".join(told[:2])
+    return "\n    ".join(lines[:20])

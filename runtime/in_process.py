@@ -1,0 +1,356 @@
+"""Host actors as plain objects in this process, on virtual time: ``Backend`` without a cluster.
+
+Their code runs here, one call at a time, in an order drawn from a seed. While it runs, the
+process that it is meant to be is put in the place of this one: ``os.environ`` is its own
+dictionary, and ``time`` reads and passes virtual time. This process's real environment is never
+written, so child processes and C libraries see that one.
+"""
+
+import asyncio
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from ray.exceptions import ObjectLostError, TaskCancelledError
+
+from runtime import host
+from runtime.faults import FaultKind
+from runtime.in_process_objects import Item, Job, ProcessDiedError, Stream, copied
+
+if TYPE_CHECKING:
+    from runtime.in_process_backend import World
+
+__all__ = ["Process", "inside_current"]
+
+CALL_SECONDS = 0.001
+"""How long a call takes at most, unless it sleeps or a fault makes it longer."""
+
+_CURRENT: "ContextVar[Process | None]" = ContextVar("_CURRENT", default=None)
+
+
+class _ExitError(BaseException):
+    """The worker's code ends its process."""
+
+
+class Process:
+    """One pretended process: a queue of calls, and the object that takes them.
+
+    Args:
+        world: Where it is.
+        name: Its actor's name.
+        node_id: Its node.
+        make: Makes the object that takes the calls.
+    """
+
+    def __init__(
+        self, world: "World", name: str, node_id: str, make: Callable[["Process"], object]
+    ) -> None:
+        self.world, self.name, self.node_id = world, name, node_id
+        self.pid = next(world.numbers)
+        self.rank = -1
+        self.environment: dict[str, str] = {}
+        self.death: str | None = None
+        self.is_stopped = False
+        self.running: dict[Job, tuple[str, float]] = {}
+        self.tasks: set[asyncio.Task[None]] = set()
+        self._queue: deque[Job] = deque()
+        self._slept = 0.0
+        self._frozen: list[Callable[[], None]] = []
+        self._swaps: tuple[tuple[Any, str, Any], ...] = (
+            (os, "environ", self.environment),
+            (os, "getpid", lambda: self.pid),
+            (os, "kill", self._kill),
+            (os, "_exit", self._exit),
+            (time, "sleep", self._sleep),
+            (time, "time", self._now),
+            (time, "monotonic", self._now),
+        )
+        self.body: Any = make(self)
+
+    @property
+    def is_asynchronous(self) -> bool:
+        """Whether many calls run at once."""
+        return isinstance(self.body, host.AsyncHost)
+
+    @property
+    def queued(self) -> int:
+        """How many calls have not begun."""
+        return len(self._queue)
+
+    def submit(self, job: Job) -> None:
+        """Queue a call."""
+        if self.death is not None:
+            text = self.death
+            self.world.after(0.0, lambda: job.fail(ProcessDiedError(text)))
+            return
+        self._queue.append(job)
+        self.world.after(0.0, self.go_on)
+
+    def go_on(self) -> None:
+        """Begin what can begin now."""
+        while self._queue and self.death is None and not self.is_stopped:
+            job = self._queue[0]
+            if self.running and not self.is_asynchronous:
+                return
+            try:
+                missing = job.waits_for()
+                if missing is not None:
+                    # Ray too starts a call when its arguments are there; those behind it wait.
+                    missing.when_ready(lambda: self.world.after(0.0, self.go_on))
+                    return
+                self._queue.popleft()
+                args, kwargs = job.resolved()
+            except Exception as error:  # noqa: BLE001  # an argument is a failed call's result
+                if self._queue and self._queue[0] is job:
+                    self._queue.popleft()
+                job.fail(error)
+                continue
+            self._begin(job, args, kwargs)
+
+    def cancel(self, reference: Item | Stream) -> None:
+        """Drop the call of a future that has not begun; end a stream after the next value."""
+        for job in list(self._queue):
+            if reference is job.stream or any(reference is each for each in job.answers):
+                self._queue.remove(job)
+                job.fail(TaskCancelledError())
+        for job in self.running:
+            if job.stream is reference and job.stream is not None:
+                job.stream.finish(TaskCancelledError())
+
+    def die(self, why: str) -> None:
+        """End it; everything it was to answer fails."""
+        if self.death is not None:
+            return
+        self.death = why
+        jobs = [*self.running, *self._queue]
+        self.running.clear()
+        self._queue.clear()
+        for task in self.tasks:
+            task.cancel()
+        self.body = None
+        for job in jobs:
+            job.fail(ProcessDiedError(why))
+        self.world.gone(self)
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """Be this process: its environment and pid, and virtual time."""
+        kept = [getattr(owner, name) for owner, name, _ in self._swaps]
+        token = _CURRENT.set(self)
+        self._slept = 0.0
+        for owner, name, value in self._swaps:
+            setattr(owner, name, value)
+        try:
+            yield
+        finally:
+            for (owner, name, _), value in zip(self._swaps, kept, strict=True):
+                setattr(owner, name, value)
+            _CURRENT.reset(token)
+
+    def _now(self) -> float:
+        return self.world.time.now + self._slept
+
+    def _sleep(self, seconds: float) -> None:
+        self._slept += max(0.0, seconds)
+
+    def _exit(self, code: int) -> None:
+        raise _ExitError(f"it called os._exit({code})")
+
+    def _kill(self, pid: int, number: int) -> None:
+        if pid != self.pid:
+            raise ProcessLookupError(f"a worker in process can signal itself only, not pid {pid}")
+        if number:
+            raise _ExitError(f"its process was ended by {signal.Signals(number).name}")
+
+    def _begin(self, job: Job, args: list[Any], kwargs: dict[str, Any]) -> None:
+        method = "__init__" if job.entry == "start" else str(args[0]) if args else job.entry
+        self.running[job] = (method, self.world.time.now)
+        if job.entry == "start":
+            self.rank = int(args[0]["environment"].get("RANK", -1))
+        fault = self.world.fault(self, method) if job.entry in _FAULTY else None
+        seconds = self.world.random.random() * CALL_SECONDS + (fault.seconds if fault else 0.0)
+        match fault.kind if fault else None:
+            case FaultKind.HANG:
+                return
+            case FaultKind.DEATH:
+                why = f"its process died (injected, in {method}())"
+                self.world.after(seconds, lambda: self.die(why))
+            case FaultKind.RAISES if fault is not None:
+                error = fault.error
+                self._end(job, seconds, lambda: job.fail(copied(error)))
+            case FaultKind.LOST_RESULT:
+                lost = ObjectLostError("0" * 56, None, "")
+                self._run(job, args, kwargs, seconds, lambda _: job.fail(lost))
+            case _:
+                self._run(job, args, kwargs, seconds, job.succeed)
+
+    def _run(
+        self,
+        job: Job,
+        args: list[Any],
+        kwargs: dict[str, Any],
+        seconds: float,
+        answer: Callable[[object], None],
+    ) -> None:
+        entry = getattr(self.body, job.entry)
+        if self.is_asynchronous:
+            if job.stream is not None:
+                running = _streamed(self, job, job.stream, entry(*args, **kwargs), seconds)
+            else:
+                running = _awaited(self, job, entry(*args, **kwargs), seconds, answer)
+            self.world.run_task(self, running)
+        elif job.stream is not None:
+            self._produce(job, job.stream, entry(*args, **kwargs), seconds)
+        else:
+            self._call(job, lambda: entry(*args, **kwargs), seconds, answer)
+
+    def _call(
+        self,
+        job: Job,
+        run: Callable[[], object],
+        seconds: float,
+        answer: Callable[[object], None],
+    ) -> None:
+        try:
+            with self.inside():
+                value = run()
+        except Exception as error:  # noqa: BLE001  # whatever the user's code raises
+            failed = copied(error)
+            self._end(job, seconds + self._slept, lambda: job.fail(failed))
+        except (_ExitError, SystemExit) as left:
+            self._leave(left, seconds + self._slept)
+        else:
+            self._end(job, seconds + self._slept, lambda: answer(value))
+
+    def _produce(self, job: Job, stream: Stream, values: Iterator[object], seconds: float) -> None:
+        def produce() -> None:
+            if self.death is not None:
+                return
+            if stream.is_finished:
+                self._end(job, 0.0, stream.finish)
+                return
+            item = Item(self.world)
+            try:
+                with self.inside():
+                    item.set(next(values))
+            except StopIteration:
+                self._end(job, self._slept, stream.finish)
+            except Exception as error:  # noqa: BLE001  # whatever the user's code raises
+                failed = copied(error)
+                self._end(job, self._slept, lambda: job.fail(failed))
+            except (_ExitError, SystemExit) as left:
+                self._leave(left, self._slept)
+            else:
+                self.world.after(self._slept, lambda: arrived(item))
+
+        def arrived(item: Item) -> None:
+            if self.death is None:
+                stream.add(item)
+                stream.when_wanted(lambda: self.world.after(0.0, produce))
+
+        self.world.after(seconds, produce)
+
+    def _leave(self, left: BaseException, seconds: float) -> None:
+        why = str(left) if isinstance(left, _ExitError) else f"it left with exit code {left}"
+        self.world.after(seconds, lambda: self.die(why))
+
+    def _end(self, job: Job, seconds: float, finish: Callable[[], None]) -> None:
+        def ended() -> None:
+            if self.death is None and self.is_stopped:
+                self._frozen.append(ended)
+            elif self.death is None:
+                self.running.pop(job, None)
+                finish()
+                self.go_on()
+
+        self.world.after(seconds, ended)
+
+    def stop(self) -> None:
+        """Freeze it, as SIGSTOP does."""
+        self.is_stopped = True
+
+    def go(self) -> None:
+        """Let it run again, as SIGCONT does."""
+        self.is_stopped = False
+        frozen, self._frozen = self._frozen, []
+        for each in frozen:
+            self.world.after(0.0, each)
+        self.world.after(0.0, self.go_on)
+
+
+async def _awaited(
+    process: Process,
+    job: Job,
+    running: Coroutine[Any, Any, object],
+    seconds: float,
+    answer: Callable[[object], None],
+) -> None:
+    try:
+        await asyncio.sleep(seconds)
+        value = await running
+    except Exception as error:  # noqa: BLE001  # whatever the user's code raises
+        job.fail(copied(error))
+    except (_ExitError, SystemExit) as left:
+        process.die(str(left))
+    else:
+        answer(value)
+    finally:
+        running.close()
+        process.running.pop(job, None)
+
+
+async def _streamed(
+    process: Process, job: Job, stream: Stream, values: AsyncIterator[object], seconds: float
+) -> None:
+    try:
+        await asyncio.sleep(seconds)
+        async for value in values:
+            item = Item(process.world)
+            item.set(value)
+            stream.add(item)
+            wanted = asyncio.Event()
+            stream.when_wanted(wanted.set)
+            await wanted.wait()
+    except Exception as error:  # noqa: BLE001  # whatever the user's code raises
+        job.fail(copied(error))
+    except (_ExitError, SystemExit) as left:
+        process.die(str(left))
+    else:
+        stream.finish()
+    finally:
+        process.running.pop(job, None)
+
+
+class _Inside(Coroutine[Any, Any, Any]):
+    """A coroutine, each step of which runs inside a process."""
+
+    def __init__(self, process: Process, inner: Coroutine[Any, Any, Any]) -> None:
+        self._process, self._inner = process, inner
+
+    def send(self, value: object) -> Any:
+        with self._process.inside():
+            return self._inner.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        with self._process.inside():
+            return self._inner.throw(*error)
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self._inner.__await__()
+
+
+def inside_current(running: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
+    """A task's coroutine, run inside the process whose code made the task."""
+    process = _CURRENT.get()
+    return running if process is None else _Inside(process, running)
+
+
+_FAULTY = frozenset({"start", "call", "drain", "stream", "serve"})

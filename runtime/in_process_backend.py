@@ -1,0 +1,347 @@
+"""``Backend`` over plain objects in this process: no Ray, no processes, virtual time, a seed."""
+
+import itertools
+import os
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from random import Random
+from typing import Any
+
+from attrs import field, frozen
+from ray.exceptions import ActorAlreadyExistsError
+
+from planner.class_source import ClassFacts, scan_class
+from planner.group import FULL_GPU, GroupSpec, HostRequest
+from planner.interpreter import DriverInterpreter, Interpreter
+from planner.inventory import BundleFacts
+from runtime.backend import OutOfTimeError, WordsOfDeath
+from runtime.faults import Fault, Faults
+from runtime.in_process import Process, inside_current
+from runtime.in_process_hosts import WorldCompanion, address_of, host_body
+from runtime.in_process_objects import Item, Job, ProcessDiedError, Stream, held
+from runtime.observe import source_of
+from runtime.virtual_time import VirtualLoop, VirtualTime
+from runtime.worker_class import ask_configure_worker, probe_class
+
+__all__ = ["InProcessActor", "InProcessGroup", "World"]
+
+
+@frozen
+class InProcessGroup:
+    """A pretended placement group.
+
+    Attributes:
+        bundles: Per bundle its node's number and its GPU's; a GPU of -1 is none.
+    """
+
+    bundles: tuple[tuple[int, int], ...]
+
+    @property
+    def bundle_count(self) -> int:
+        """How many bundles there are."""
+        return len(self.bundles)
+
+
+class InProcessActor:
+    """A handle of a host: ``actor.call.remote(...)``."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.number = -process.pid
+
+    @property
+    def _actor_id(self) -> int:
+        return self.process.pid
+
+    def __getattr__(self, name: str) -> "_Entry":
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return _Entry(self.process, name, {})
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[int]]:
+        return held(self)
+
+
+class _Entry:
+    def __init__(self, process: Process, name: str, options: Mapping[str, Any]) -> None:
+        self._process, self._name, self._options = process, name, options
+
+    def options(self, **options: object) -> "_Entry":
+        return _Entry(self._process, self._name, {**self._options, **options})
+
+    def remote(self, *args: object, **kwargs: object) -> Any:
+        process = self._process
+        with process.world.lock:
+            count = self._options.get("num_returns", 1)
+            if count == "streaming":
+                limit = self._options.get("_generator_backpressure_num_objects")
+                stream = Stream(process.world, limit)
+                process.submit(Job(self._name, (args, kwargs), (), stream))
+                return stream
+            answers = [Item(process.world) for _ in range(count)]
+            process.submit(Job(self._name, (args, kwargs), answers, None))
+            return answers[0] if count == 1 else answers
+
+
+@frozen(eq=False)
+class World:
+    """Everything that the in-process backend pretends.
+
+    Attributes:
+        seed: What every choice is drawn from.
+        faults: What goes wrong.
+    """
+
+    seed: int = 0
+    faults: Faults = Faults()
+    random: Random = field(init=False)
+    time: VirtualTime = field(init=False)
+    numbers: "itertools.count[int]" = field(init=False, factory=lambda: itertools.count(1001))
+    lock: threading.RLock = field(init=False, factory=threading.RLock)
+    processes: dict[str, Process] = field(init=False, factory=dict)
+    nodes: set[str] = field(init=False, factory=set)
+    dead_nodes: set[str] = field(init=False, factory=set)
+    moved: dict[int, int] = field(init=False, factory=dict)
+    _loops: list[VirtualLoop] = field(init=False, factory=list)
+
+    def __attrs_post_init__(self) -> None:
+        source = Random(self.seed)  # noqa: S311  # a simulation
+        object.__setattr__(self, "random", source)
+        object.__setattr__(self, "time", VirtualTime(source))
+
+    # What processes need.
+
+    def after(self, seconds: float, action: Callable[[], None]) -> None:
+        """Have something happen later."""
+        self.time.at(self.time.now + seconds, action)
+
+    def fault(self, process: Process, method: str) -> Fault | None:
+        """What goes wrong with a call that begins now."""
+        return self.faults.strike(process.name, process.rank, method, self.random)
+
+    def gone(self, process: Process) -> None:
+        """Note that a process is dead: its name is free again."""
+        self.processes.pop(process.name, None)
+        self.faults.forget(process.name)
+
+    def run_task(self, process: Process, running: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine of a process on the event loop."""
+        if not self._loops:
+            self._loops.append(VirtualLoop(self.time, inside_current))
+        with process.inside():
+            task = self._loops[0].create_task(running)
+        process.tasks.add(task)
+        task.add_done_callback(process.tasks.discard)
+        self.after(0.0, self._settle)
+
+    def _settle(self) -> None:
+        for loop in self._loops:
+            following = loop.settle()
+            if following is not None:
+                self.time.at(following, self._settle)
+
+    def close(self) -> None:
+        """End everything."""
+        with self.lock:
+            for process in list(self.processes.values()):
+                process.die("its cluster was shut down")
+            self._settle()
+            while self._loops:
+                self._loops.pop().close()
+
+    def process_of(self, actor: InProcessActor) -> Process:
+        """The process behind a handle."""
+        return actor.process
+
+    # Backend.
+
+    @property
+    def is_up(self) -> bool:
+        """Always."""
+        return True
+
+    def now(self) -> float:
+        """Virtual seconds."""
+        return self.time.now
+
+    def pause(self, seconds: float) -> None:
+        """Let virtual time pass."""
+        with self.lock:
+            ends = self.time.now + seconds
+            self.time.at(ends, lambda: None)
+            self.time.run_until(lambda: self.time.now >= ends, ends)
+
+    def start_host(self, request: HostRequest, group: InProcessGroup) -> InProcessActor:
+        """Make a process."""
+        node, gpu = group.bundles[request.bundle]
+        node = self.moved.get(node, node)
+        return self._start(
+            request.name,
+            f"node-{node}",
+            lambda process: host_body(
+                process, (str(gpu),) if gpu >= 0 and request.gpu_share else (), request
+            ),
+        )
+
+    def _start(self, name: str, node_id: str, make: Callable[[Process], object]) -> InProcessActor:
+        with self.lock:
+            if name in self.processes:
+                raise ActorAlreadyExistsError(f"the name {name!r} is taken")
+            process = Process(self, name, node_id, make)
+            self.processes[name] = process
+            if node_id in self.dead_nodes:
+                process.die("its node has died")
+            return InProcessActor(process)
+
+    def start_companion(self, node_id: str, name: str) -> InProcessActor:
+        """Make one that looks at the processes of this world."""
+        return self._start(name, node_id, lambda _: WorldCompanion(self))
+
+    def words_of_death(self, error: BaseException) -> WordsOfDeath | None:
+        """What the dead process said."""
+        return WordsOfDeath(str(error)) if isinstance(error, ProcessDiedError) else None
+
+    def remains_here(self, shown: Mapping[str, Any]) -> Mapping[str, Any] | None:  # noqa: ARG002
+        """Nothing: what a worker prints goes where this process prints."""
+        return None
+
+    def is_gone(self, shown: Mapping[str, Any], *, force: bool) -> bool | None:  # noqa: ARG002
+        """Whether no live process has that pid."""
+        return all(process.pid != shown.get("pid") for process in self.processes.values())
+
+    def live_nodes(self) -> frozenset[str]:
+        """All but those that were killed."""
+        return frozenset(self.nodes) - self.dead_nodes
+
+    def entry(self, actor: InProcessActor, method: str) -> Callable[..., Any]:
+        """``Host.call`` with the method as the first argument."""
+        return partial(actor.call.remote, method)
+
+    def put(self, value: object) -> Item:
+        """Serialise a value now."""
+        item = Item(self)
+        item.set(value)
+        return item
+
+    def is_reference(self, value: object) -> bool:
+        """Whether it is an ``Item``."""
+        return isinstance(value, Item)
+
+    def is_stream(self, value: object) -> bool:
+        """Whether it is a ``Stream``."""
+        return isinstance(value, Stream)
+
+    def wait(
+        self, references: Sequence[Any], count: int, timeout: float | None
+    ) -> tuple[list[Any], list[Any]]:
+        """Let virtual time pass until that many are ready."""
+        with self.lock:
+            ends = None if timeout is None else self.time.now + timeout
+            self.time.run_until(lambda: sum(each.is_ready for each in references) >= count, ends)
+            ready = [each for each in references if each.is_ready][:count]
+            chosen = set(map(id, ready))
+            return ready, [each for each in references if id(each) not in chosen]
+
+    def get(self, references: Sequence[Any], timeout: float | None) -> list[Any]:
+        """Let virtual time pass until all are ready, or one has failed."""
+        with self.lock:
+            ends = None if timeout is None else self.time.now + timeout
+
+            def is_over() -> bool:
+                return any(e.error for e in references) or all(e.is_ready for e in references)
+
+            if not self.time.run_until(is_over, ends):
+                raise OutOfTimeError
+            failed = [each for each in references if each.error is not None]
+            for each in sorted(failed, key=lambda each: each.done_at):
+                each.load()
+            return [each.load() for each in references]
+
+    def cancel(self, reference: Item | Stream) -> None:
+        """End a call that is queued, or a stream; a call that runs goes on."""
+        with self.lock:
+            for process in self.processes.values():
+                process.cancel(reference)
+
+    def end_of(self, stream: Stream) -> Stream:
+        """The stream itself: cancelling ends it at once."""
+        return stream
+
+    def cause_of(self, error: BaseException) -> BaseException:
+        """The error itself: nothing is wrapped here."""
+        return error
+
+    def kill(self, actor: InProcessActor) -> None:
+        """End a process."""
+        with self.lock:
+            actor.process.die("it was ended by ray.kill")
+
+    def names(self) -> frozenset[str]:
+        """The names of live processes."""
+        return frozenset(self.processes)
+
+    def landed(self, groups: Sequence[InProcessGroup]) -> tuple[BundleFacts, ...]:
+        """As the groups say."""
+        return tuple(
+            BundleFacts(
+                placement_group=index,
+                bundle=bundle,
+                node_id=f"node-{self.moved.get(node, node)}",
+                address=address_of(self.moved.get(node, node)),
+            )
+            for index, group in enumerate(groups)
+            for bundle, (node, _) in enumerate(group.bundles)
+        )
+
+    def interpreter_of(self, worker_class: str) -> Interpreter:  # noqa: ARG002
+        """This process's own, whatever the registry says."""
+        return DriverInterpreter()
+
+    def prepare_interpreter(self, interpreter: Interpreter, node_ids: Sequence[str]) -> str | None:  # noqa: ARG002
+        """Nothing to do."""
+        return None
+
+    def class_facts(
+        self,
+        worker_class: str,
+        runtime_env: Mapping[str, Any],  # noqa: ARG002
+        node_id: str,  # noqa: ARG002
+    ) -> tuple[ClassFacts, str]:
+        """Read from its source; where that does not tell, by importing it."""
+        found = scan_class(worker_class, source_of)
+        if found is not None:
+            return found, "read from its source"
+        told: Mapping[str, Any] = probe_class(worker_class)
+        facts = ClassFacts(
+            asynchronous=told["asynchronous"],
+            configures=told["configures"],
+            options=told["options"],
+        )
+        return facts, "by importing it"
+
+    def ask_configure_worker(
+        self,
+        spec: GroupSpec,
+        environment: Mapping[str, str],
+        bundle_indices: Sequence[object],
+        num_gpus_per_node: int,
+        node_id: str,  # noqa: ARG002
+    ) -> list[Any]:
+        """Asked here, with the group's environment in the place of this process's."""
+        questions = [(spec.gpu_share / FULL_GPU, each) for each in bundle_indices]
+        with _environment_aside():
+            return ask_configure_worker(
+                spec.worker_class, environment, questions, num_gpus_per_node
+            )
+
+
+@contextmanager
+def _environment_aside() -> Iterator[None]:
+    kept = os.environ
+    setattr(os, "environ", dict(kept))  # noqa: B010
+    try:
+        yield
+    finally:
+        setattr(os, "environ", kept)  # noqa: B010

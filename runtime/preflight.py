@@ -1,0 +1,309 @@
+"""Asks the hosts what the plan counts on, and stops a launch that can't be as planned.
+
+Nothing is decided here: ``planner.preflight``, ``planner.meeting`` and ``planner.difference`` do.
+"""
+
+import logging
+import platform
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ray
+from attrs import evolve, frozen
+
+from planner.difference import PlanDifference, difference
+from planner.environment import EnvironmentSources, environment_values
+from planner.findings import Findings, PlanError
+from planner.group import FULL_GPU, GroupSpec
+from planner.launch import HostFacts, LaunchPlan
+from planner.meeting import choose_meeting_address, judge_reach, meeting_candidates
+from planner.nodes import NumaNode
+from planner.outcomes import RankIdentity
+from planner.ports import ReservedPorts
+from planner.preflight import (
+    GpuLook,
+    HostLook,
+    ModuleLook,
+    PreflightReport,
+    State,
+    WantedHost,
+    judge_hosts,
+)
+from runtime.backend import Actor, Backend
+from runtime.errors import ExecutionError
+from runtime.gather import gather_or_raise
+from runtime.roster import Roster
+
+__all__ = [
+    "Checked",
+    "Checks",
+    "DifferenceError",
+    "PreflightError",
+    "check_affinity",
+    "checked_checks",
+    "compare",
+    "look_for",
+    "more_facts",
+    "preflight",
+]
+
+_log = logging.getLogger("rankplan")
+
+CONNECT_SECONDS = 3.0
+"""How long one address of rank 0 may take to answer."""
+
+
+class PreflightError(ExecutionError):
+    """The nodes are not as the plan needs them; no constructor has run.
+
+    Attributes:
+        report: Every verdict, the good ones too.
+    """
+
+    report: PreflightReport
+
+
+class DifferenceError(ExecutionError):
+    """What was promised by a prediction does not hold; no constructor has run.
+
+    Attributes:
+        difference: Everything that differs.
+    """
+
+    difference: PlanDifference
+
+
+@frozen(kw_only=True)
+class Checks:
+    """What is checked before any constructor runs.
+
+    Attributes:
+        preflight: True checks everything, False nothing; None checks that nodes reach rank 0
+            only when there are several.
+        expected: A prediction that must hold; None for none.
+    """
+
+    preflight: bool | None = None
+    expected: LaunchPlan | None = None
+
+
+@frozen(kw_only=True)
+class Checked:
+    """What the preflight came to.
+
+    Attributes:
+        report: Every verdict.
+        meeting_address: The address of rank 0 that every node reaches; None when nobody tried.
+    """
+
+    report: PreflightReport = PreflightReport()
+    meeting_address: str | None = None
+
+
+def checked_checks(preflight: object, expected: object) -> Checks:
+    """The checks, from a caller's arguments.
+
+    Raises:
+        PlanError: An argument is of the wrong type; nothing was started.
+    """
+    findings = Findings("worker group")
+    wanted = preflight if isinstance(preflight, bool) else None
+    if preflight is not None and wanted is None:
+        findings.add("preflight", f"{preflight!r} is no choice", "give True, False or None")
+    if expected is not None and not isinstance(expected, LaunchPlan):
+        findings.add(
+            "expected_plan",
+            f"a value of type {type(expected).__name__}",
+            "give a LaunchPlan, as predict_launch makes it, or None",
+        )
+    findings.check()
+    return Checks(preflight=wanted, expected=expected if isinstance(expected, LaunchPlan) else None)
+
+
+def look_for(spec: GroupSpec, sources: EnvironmentSources, checks: Checks) -> dict[str, object]:
+    """What the hosts of a group are asked to look at; empty when nothing is wanted."""
+    wants_facts = spec.places.wants_ports or spec.places.numa_binding
+    if checks.preflight is False and not wants_facts:
+        return {}
+    path = [each for each in spec.environment.variables if each.name == "PYTHONPATH"]
+    entries = environment_values(path, sources).get("PYTHONPATH", "").split(":")
+    return {
+        "worker_class": spec.worker_class,
+        "path": [entry for entry in entries if entry],
+        "ports": spec.places.wants_ports,
+        "numa": spec.places.numa_binding,
+    }
+
+
+def more_facts(facts: HostFacts, report: Mapping[str, Any]) -> HostFacts:
+    """The facts of a host with what it saw on its machine."""
+    seen = report.get("look") or {}
+    known = {str(gpu["index"]): gpu for gpu in (seen.get("gpus") or {}).get("gpus", ())}
+    return evolve(
+        facts,
+        numa=tuple(
+            NumaNode(index=each["index"], cores=tuple(each["cores"]), memory=each["memory"])
+            for each in seen.get("numa", ())
+        ),
+        gpu_numa=tuple(known.get(gpu, {}).get("numa_node") for gpu in facts.gpus),
+        reserved_ports=tuple(ReservedPorts(*each) for each in seen.get("reserved_ports", ())),
+    )
+
+
+def preflight(
+    backend: Backend,
+    spec: GroupSpec,
+    order: Sequence[int],
+    reports: Sequence[Mapping[str, Any]],
+    actors: Sequence[Actor],
+    checks: Checks,
+    timeout: float,
+) -> Checked:
+    """One round of looking, and one of knocking when the group is on several nodes.
+
+    Args:
+        backend: Where the hosts are.
+        spec: The group.
+        order: For each rank the index of its host.
+        reports: What each host reported.
+        actors: The hosts.
+        checks: What is checked.
+        timeout: Seconds it may take.
+
+    Raises:
+        PreflightError: Something is not as it must be; all of it is in the error.
+    """
+    looks = {
+        rank: _look(rank, reports[index])
+        for rank, index in enumerate(order)
+        if reports[index].get("look")
+    }
+    if checks.preflight is False or len(looks) < len(order):
+        return Checked()
+    report = judge_hosts(
+        list(looks.values()),
+        WantedHost(
+            worker_class=spec.worker_class,
+            python=platform.python_version(),
+            ray=ray.__version__,
+            exclusive_gpus=spec.gpu_share == FULL_GPU,
+        ),
+    )
+    visitors = _visitors(looks, everyone=checks.preflight is True)
+    address: str | None = None
+    if visitors:
+        knocked, address = _knock(
+            backend, spec, order, looks, visitors, actors, reports[order[0]]["port"], timeout
+        )
+        report += knocked
+    if report.failed:
+        error = PreflightError(
+            f"{PlanError(f'preflight of worker group {spec.name!r}', report.findings)}\n"
+            f"{report.text()}"
+        )
+        error.report = report
+        raise error
+    for row in report.rows:
+        if row.state is State.NOTE:
+            _log.warning("worker group %r, node %s: %s", spec.name, row.node, row.found)
+    return Checked(report=report, meeting_address=address)
+
+
+def _look(rank: int, report: Mapping[str, Any]) -> HostLook:
+    seen: Mapping[str, Any] = report["look"]
+    gpus = seen["gpus"]
+    return HostLook(
+        rank=rank,
+        node_id=report["node_id"],
+        address=report["address"],
+        python=seen["python"],
+        ray=seen["ray"],
+        interpreter=seen["interpreter"],
+        module=ModuleLook(**seen["module"]) if "module" in seen else None,
+        gpus=None if gpus is None else tuple(GpuLook(**gpu) for gpu in gpus["gpus"]),
+        addresses=tuple((str(name), str(address)) for name, address in seen["addresses"]),
+    )
+
+
+def _visitors(looks: Mapping[int, HostLook], *, everyone: bool) -> list[int]:
+    """One rank of each node but rank 0's; of that one too when everything is checked."""
+    first: dict[str, int] = {}
+    for rank, look in looks.items():
+        first.setdefault(look.node_id, rank)
+    return [rank for rank in first.values() if rank or everyone]
+
+
+def _knock(
+    backend: Backend,
+    spec: GroupSpec,
+    order: Sequence[int],
+    looks: Mapping[int, HostLook],
+    visitors: Sequence[int],
+    actors: Sequence[Actor],
+    port: int,
+    timeout: float,
+) -> tuple[PreflightReport, str | None]:
+    subject = f"worker group {spec.name!r}, preflight"
+    roster = Roster(
+        backend, {rank: RankIdentity(rank=rank, node=look.address) for rank, look in looks.items()}
+    )
+    others = [looks[rank] for rank in visitors]
+    candidates = meeting_candidates(looks[0], others)
+    opened = {0: actors[order[0]].open_door.remote()}
+    gather_or_raise(backend, subject, opened, roster, timeout)
+    knocking = {
+        rank: actors[order[rank]].knock.remote(list(candidates), port, CONNECT_SECONDS)
+        for rank in visitors
+    }
+    reached = gather_or_raise(backend, subject, knocking, roster, timeout)
+    closed = {0: actors[order[0]].close_door.remote()}
+    gather_or_raise(backend, subject, closed, roster, timeout)
+    report = judge_reach(looks[0], port, candidates, reached, looks)
+    return report, choose_meeting_address(candidates, reached)
+
+
+def compare(checks: Checks, plan: LaunchPlan) -> PlanDifference | None:
+    """What differs from the prediction; None without one.
+
+    Raises:
+        DifferenceError: Something that held in the prediction does not hold.
+    """
+    if checks.expected is None:
+        return None
+    found = difference(checks.expected, plan)
+    if found.broken:
+        error = DifferenceError(found.text())
+        error.difference = found
+        raise error
+    if found:
+        _log.warning("%s", found.text())
+    return found
+
+
+def check_affinity(
+    plan: LaunchPlan,
+    acks: Mapping[int, Mapping[str, Any]],
+    identities: Mapping[int, RankIdentity],
+) -> None:
+    """Do nothing when every process is bound as planned.
+
+    Raises:
+        ExecutionError: The kernel says otherwise of one.
+    """
+    for worker in plan.workers:
+        if worker.affinity is None:
+            continue
+        bound = acks[worker.rank]["affinity"]
+        if tuple(bound["cores"]) != worker.affinity.cores:
+            raise ExecutionError(
+                f"worker group {plan.group!r}: {identities[worker.rank]} should run on cores "
+                f"{worker.affinity.cores} and runs on {tuple(bound['cores'])}: something else on "
+                "its node limits it; start the group with numa_binding=False"
+            )
+        if bound["memory_problem"]:
+            _log.warning(
+                "worker group %r: the memory of %s is not bound: %s",
+                plan.group,
+                identities[worker.rank],
+                bound["memory_problem"],
+            )

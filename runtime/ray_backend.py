@@ -1,0 +1,290 @@
+"""The runtime's effects on Ray. Nothing is decided here."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import ObjectRef, ObjectRefGenerator, cloudpickle
+from ray._private import state
+from ray.actor import ActorHandle
+from ray.exceptions import (
+    ActorAlreadyExistsError,
+    GetTimeoutError,
+    NodeDiedError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+    WorkerCrashedError,
+)
+from ray.util import list_named_actors
+from ray.util.placement_group import PlacementGroup
+from ray.util.scheduling_strategies import (
+    NodeAffinitySchedulingStrategy,
+    PlacementGroupSchedulingStrategy,
+)
+
+from planner.class_source import ClassFacts, scan_class
+from planner.group import FULL_GPU, GroupSpec, HostRequest
+from planner.interpreter import Interpreter
+from planner.inventory import BundleFacts
+from runtime import (
+    batch_bytes,
+    batches,
+    companion,
+    handle,
+    host,
+    node_facts,
+    probes,
+    vitals,
+    worker_class,
+)
+from runtime.backend import OutOfTimeError, Reference, WordsOfDeath
+from runtime.batch_bytes import pack
+from runtime.interpreters import interpreter_of, prepare_interpreter
+from runtime.observe import observe_bundles, source_of
+from runtime.probes import ask_configure_worker, import_class
+
+__all__ = ["RAY", "RayBackend"]
+
+BUILD_SECONDS = 1800.0
+"""How long building a Python environment may take."""
+
+NAME_SECONDS = 10.0
+"""How long a name that is free on the cluster may seem to be taken."""
+
+# Python 3.11 keeps the depth of the parser in one place for all threads.
+_PARSER = threading.Lock()
+
+# Hosts and handles travel by value: the other side may not have rankplan installed.
+cloudpickle.register_pickle_by_value(host)
+cloudpickle.register_pickle_by_value(worker_class)
+cloudpickle.register_pickle_by_value(handle)
+cloudpickle.register_pickle_by_value(probes)
+cloudpickle.register_pickle_by_value(vitals)
+cloudpickle.register_pickle_by_value(node_facts)
+cloudpickle.register_pickle_by_value(companion)
+cloudpickle.register_pickle_by_value(batches)
+cloudpickle.register_pickle_by_value(batch_bytes)
+
+_HOST = ray.remote(host.Host)
+_ASYNC_HOST = ray.remote(host.AsyncHost)
+_COMPANION = ray.remote(companion.Companion)
+
+
+class RayBackend:
+    """``Backend`` on the Ray cluster that this process is connected to."""
+
+    @property
+    def is_up(self) -> bool:
+        """Whether this process is connected."""
+        return ray.is_initialized()
+
+    def now(self) -> float:
+        """Seconds of the monotonic clock."""
+        return time.monotonic()
+
+    def pause(self, seconds: float) -> None:
+        """Sleep."""
+        time.sleep(seconds)
+
+    def start_host(self, request: HostRequest, group: PlacementGroup) -> ActorHandle[Any]:
+        """Submit one host actor; returns at once."""
+        options: dict[str, Any] = request.options.value()
+        runtime_env = request.runtime_env.value()
+        if runtime_env:
+            options["runtime_env"] = runtime_env
+        options.setdefault("num_cpus", 0)
+        options |= {
+            "name": request.name,
+            "num_gpus": request.gpu_share / FULL_GPU,
+            "max_restarts": 0,
+            "scheduling_strategy": PlacementGroupSchedulingStrategy(
+                placement_group=group,
+                placement_group_bundle_index=request.bundle,
+                placement_group_capture_child_tasks=True,
+            ),
+        }
+        kind: Any = _ASYNC_HOST if request.asynchronous else _HOST
+        groups = options.pop("concurrency_groups", None)
+        if groups:
+            # Ray takes these with the class only.
+            body = host.AsyncHost if request.asynchronous else host.Host
+            kind = ray.remote(concurrency_groups=groups)(body)
+        ends = time.monotonic() + NAME_SECONDS
+        while True:
+            try:
+                actor: ActorHandle[Any] = kind.options(**options).remote(request.name)
+            except ActorAlreadyExistsError:
+                # This process may still know an actor whose name the cluster has given up.
+                if request.name in self.names() or time.monotonic() > ends:
+                    raise
+                time.sleep(0.02)
+            else:
+                return actor
+
+    def start_companion(self, node_id: str, name: str) -> ActorHandle[Any]:
+        """Submit a companion; returns at once."""
+        where = NodeAffinitySchedulingStrategy(node_id=node_id, soft=False)
+        options: dict[str, Any] = {"num_cpus": 0, "max_restarts": 0, "name": name}
+        actor: ActorHandle[Any] = _COMPANION.options(**options, scheduling_strategy=where).remote()
+        return actor
+
+    def words_of_death(self, error: BaseException) -> WordsOfDeath | None:
+        """What Ray says, and when its actor table says it was."""
+        if isinstance(error, RayTaskError):
+            return None
+        if isinstance(error, RayActorError):
+            return WordsOfDeath(str(error), _died_at(error.actor_id), error.preempted)
+        if isinstance(error, NodeDiedError | OutOfMemoryError | WorkerCrashedError):
+            return WordsOfDeath(f"{type(error).__name__}: {error}")
+        return None
+
+    def remains_here(self, shown: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Read from the log, when it is on this machine."""
+        log = shown.get("log")
+        return companion.remains_of(shown) if log and Path(log).is_file() else None
+
+    def is_gone(self, shown: Mapping[str, Any], *, force: bool) -> bool | None:
+        """Seen in ``/proc``; a stopped process does not hear Ray, so it is killed at once."""
+        if not shown or shown.get("machine") != vitals.machine():
+            return None
+        state = companion.state_of(shown)
+        if state == "T" or (state and force):
+            companion.Companion().kill({0: shown})
+        return not state
+
+    def live_nodes(self) -> frozenset[str]:
+        """Read from Ray's node table."""
+        return frozenset(str(each["NodeID"]) for each in ray.nodes() if each["Alive"])
+
+    def entry(self, actor: ActorHandle[Any], method: str) -> Callable[..., Reference]:
+        """``Host.named``, with the method as the task's name, which Ray sends anyway.
+
+        As an argument it would make a call without arguments a quarter slower.
+        """
+        return actor.named.options(name=method).remote
+
+    def put(self, value: object) -> Reference:
+        """Put an object into Ray's store."""
+        return ray.put(pack(value))
+
+    def is_reference(self, value: object) -> bool:
+        """Whether it is an ``ObjectRef``."""
+        return isinstance(value, ObjectRef)
+
+    def is_stream(self, value: object) -> bool:
+        """Whether it is an ``ObjectRefGenerator``."""
+        return isinstance(value, ObjectRefGenerator)
+
+    def wait(
+        self, references: Sequence[Reference], count: int, timeout: float | None
+    ) -> tuple[list[Reference], list[Reference]]:
+        """``ray.wait``; objects stay where they are."""
+        return ray.wait(list(references), num_returns=count, timeout=timeout, fetch_local=False)
+
+    def get(self, references: Sequence[Reference], timeout: float | None) -> list[Any]:
+        """``ray.get``."""
+        try:
+            return ray.get(list(references), timeout=timeout)
+        except GetTimeoutError as error:
+            if isinstance(error, RayTaskError):
+                # A worker's own timeout, which is a failure like any other.
+                raise
+            raise OutOfTimeError from error
+
+    def cancel(self, reference: Reference) -> None:
+        """``ray.cancel``; between two values of a stream Ray closes the worker's generator."""
+        ray.cancel(reference)
+
+    def end_of(self, stream: Reference) -> Reference:
+        """``completed()``; a cancelled stream counts as ready before its worker has left it."""
+        return stream.completed()
+
+    def cause_of(self, error: BaseException) -> BaseException:
+        """What the user's code raised, inside ``RayTaskError``."""
+        cause = error.cause if isinstance(error, RayTaskError) else None
+        return cause if isinstance(cause, BaseException) else error
+
+    def kill(self, actor: ActorHandle[Any]) -> None:
+        """``ray.kill``."""
+        try:
+            ray.kill(actor)
+        except (RayError, ValueError):
+            # Dead already, or never registered: there is nothing left to end.
+            return
+
+    def names(self) -> frozenset[str]:
+        """The names of live actors in this driver's namespace."""
+        return frozenset(str(name) for name in list_named_actors(all_namespaces=False))
+
+    def landed(self, groups: Sequence[PlacementGroup]) -> tuple[BundleFacts, ...]:
+        """Read from the placement groups' table."""
+        return observe_bundles(groups)
+
+    def interpreter_of(self, worker_class: str) -> Interpreter:
+        """Read from ``ACTOR_ENVIRONMENT_REGISTRY``."""
+        return interpreter_of(worker_class)
+
+    def prepare_interpreter(self, interpreter: Interpreter, node_ids: Sequence[str]) -> str | None:
+        """Find or build it on every node."""
+        return prepare_interpreter(interpreter, node_ids, BUILD_SECONDS).executable
+
+    def class_facts(
+        self, worker_class: str, runtime_env: Mapping[str, Any], node_id: str
+    ) -> tuple[ClassFacts, str]:
+        """Read from its source where that is the one the workers import; else by importing it.
+
+        The source is looked for as the workers do: first on the group's ``PYTHONPATH``. With
+        another interpreter, or when the path has an entry that this machine lacks, the workers
+        may import another class than is found here. Then, and where the source does not tell,
+        the class is imported once on a node before the hosts start. That costs the start as
+        long as the import takes: 40 seconds for an inference engine.
+        """
+        path = str(runtime_env.get("env_vars", {}).get("PYTHONPATH", ""))
+        first = [entry for entry in path.split(":") if entry]
+        if "py_executable" in runtime_env:
+            reason = "the workers' interpreter is another"
+        elif not all(Path(entry).exists() for entry in first):
+            reason = "its PYTHONPATH is not on this machine"
+        else:
+            with _PARSER:
+                found = scan_class(worker_class, partial(source_of, first=first))
+            if found is not None:
+                return found, "read from its source"
+            reason = "its source does not tell"
+        facts = import_class(worker_class, runtime_env, node_id)
+        return facts, f"by importing it once before the hosts started: {reason}"
+
+    def ask_configure_worker(
+        self,
+        spec: GroupSpec,
+        environment: Mapping[str, str],
+        bundle_indices: Sequence[object],
+        num_gpus_per_node: int,
+        node_id: str,
+    ) -> list[Any]:
+        """Asked once for all, in the workers' interpreter on a node."""
+        return ask_configure_worker(
+            spec.worker_class,
+            spec.runtime_env.value(),
+            node_id,
+            environment,
+            [(spec.gpu_share / FULL_GPU, each) for each in bundle_indices],
+            num_gpus_per_node,
+        )
+
+
+def _died_at(actor_id: str | None) -> float | None:
+    if actor_id is None or not ray.is_initialized():
+        return None
+    ended = state.actors(actor_id).get("EndTime", 0)
+    return ended / 1000 if ended else None
+
+
+RAY = RayBackend()
+"""The backend of every group on a ``RayVirtualCluster``."""

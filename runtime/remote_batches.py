@@ -1,0 +1,219 @@
+"""Batches that are not here: slices held as objects, and their parts sent on to others."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, TypeVar, cast
+
+from attrs import field, frozen
+
+from planner.call_requests import ArgumentPlan, Route
+from planner.resharding import Part, Receiver, RowSpan
+from planner.slicing import SlicePlan, restore_order
+from runtime.backend import Actor, Backend, Reference
+from runtime.batch_bytes import cut
+from runtime.batches import Rows, assemble, join, row_count, take
+
+__all__ = [
+    "Joined",
+    "RemoteBatch",
+    "Tools",
+    "joined_in_order",
+    "parts_of",
+    "places_of",
+    "rows_in",
+    "send_parts",
+]
+
+R = TypeVar("R")
+
+
+@frozen(kw_only=True, eq=False)
+class RemoteBatch(Generic[R]):
+    """A batch held as one object for each slice, wherever those are.
+
+    It stands for the batch as an argument that is sharded, of the same group or another one; the
+    parts go from worker to worker.
+
+    Attributes:
+        references: One for each slice.
+        slices: Which rows each holds, and how much padding.
+        is_cut: Whether the slices were cut for a call, padding included, and can only be that.
+        homes: The worker that holds each slice, and cuts parts out of it.
+        backend: Where they are.
+    """
+
+    references: tuple[Reference, ...]
+    slices: SlicePlan
+    is_cut: bool
+    homes: tuple[Actor, ...]
+    backend: Backend
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are, without padding."""
+        return sum(self.slices.real_sizes)
+
+    def as_argument(self) -> R:
+        """The same, typed as the batch that it stands for."""
+        return cast("R", self)
+
+    def fetch(self, timeout: float | None = None) -> R:
+        """The whole batch, brought here: rows in the original order, without padding.
+
+        Raises:
+            OutOfTimeError: It did not come in time.
+        """
+        values = self.backend.get(self.references, timeout)
+        return cast("R", joined_in_order(self.slices, values))
+
+
+@frozen(kw_only=True, eq=False)
+class Joined:
+    """An argument that its one receiver joins from parts, so that it is stored nowhere.
+
+    Attributes:
+        function: What joins them.
+        how: What that takes before the parts.
+        parts: The parts.
+    """
+
+    function: Reference
+    how: tuple[object, ...]
+    parts: tuple[Reference, ...]
+
+
+@frozen
+class Tools:
+    """Functions that cut and join on the workers, each sent once.
+
+    Attributes:
+        backend: Where they are sent.
+    """
+
+    backend: Backend
+    _sent: dict[str, Reference] = field(factory=dict)
+
+    def reference(self, function: Callable[..., object]) -> Reference:
+        """The function as an object."""
+        name = function.__name__
+        if name not in self._sent:
+            self._sent[name] = self.backend.put(function)
+        return self._sent[name]
+
+
+def joined_in_order(slices: SlicePlan, values: Sequence[Any]) -> Any:
+    """The results of all slices as one batch: the original order, padding removed.
+
+    Raises:
+        BatchError: A result has not as many rows as its slice, or they do not fit together.
+    """
+    parts = [
+        take(value, slice(0, real)) if real != size and row_count(value) == size else value
+        for value, real, size in zip(values, slices.real_sizes, slices.sizes, strict=True)
+    ]
+    # An empty part tells nothing of the type of its rows.
+    full = [part for part, real in zip(parts, slices.real_sizes, strict=True) if real]
+    joined = join(full or parts)
+    order = restore_order(slices)
+    rows = order.as_slice()
+    if rows is not None and (rows.start, rows.step) == (0, 1):
+        return joined
+    return take(joined, order.tolist() if rows is None else rows)
+
+
+def send_parts(
+    tools: Tools,
+    held: RemoteBatch[Any],
+    argument: ArgumentPlan,
+    pads: Mapping[str, float],
+    actors: Sequence[Actor],
+    *,
+    in_call: bool,
+) -> list[Reference | Joined]:
+    """A reference to each slice of a resharded argument; the bytes go between the workers.
+
+    Each source cuts the parts that others need. The only receiver of a slice joins them in the
+    call itself; of several, the first joins them into an object for all.
+
+    Args:
+        tools: The functions that do it.
+        held: What is resharded.
+        argument: The plan.
+        pads: The numbers that padding holds.
+        actors: The receiving group's workers, by rank.
+        in_call: Whether the call can join parts.
+    """
+    plan, slices = argument.resharding, argument.slices
+    if plan is None or slices is None:
+        return list(held.references)
+    wanted: dict[tuple[int, int], Rows] = {}
+    for index, receiver in enumerate(plan.receivers):
+        if argument.payloads[index].route is Route.PARTS:
+            for part in parts_of(receiver):
+                wanted[index, part.source] = rows_in(part)
+    cuts = _cut_at_sources(tools, held, wanted)
+    made: list[Reference | Joined] = []
+    for index, (receiver, payload) in enumerate(
+        zip(plan.receivers, argument.payloads, strict=True)
+    ):
+        if payload.route is not Route.PARTS:
+            made.append(held.references[receiver.parts[0].source])
+            continue
+        parts = [cuts[index, part.source] for part in parts_of(receiver)]
+        order = places_of(receiver, slices, index)
+        if len(parts) == 1 and order is None:
+            made.append(parts[0])
+            continue
+        how = (order, slices.real_sizes[index], dict(pads))
+        joined = Joined(function=tools.reference(assemble), how=how, parts=tuple(parts))
+        if not in_call or len(payload.ranks) > 1:
+            actor = actors[payload.ranks[0]]
+            joined = actor.apply.remote(joined.function, *how, *parts)
+        made.append(joined)
+    return made
+
+
+def places_of(receiver: Receiver, slices: SlicePlan, index: int) -> list[int] | None:
+    """The place in the joined parts of each row of a slice; None when they are as it is."""
+    if receiver.order is not None:
+        return receiver.order.tolist()
+    # Padding may stand in order too, and still hold something of its own.
+    return list(range(slices.sizes[index])) if slices.padding[index] else None
+
+
+def parts_of(receiver: Receiver) -> tuple[Part, ...]:
+    """The parts that a receiver gets."""
+    # An empty slice still needs something of the right type: no rows of the first source.
+    return receiver.parts or (RowSpan(source=0, start=0, stop=0),)
+
+
+def rows_in(part: Part) -> Rows:
+    """The rows of a part, as a slice where that gives a view."""
+    if isinstance(part, RowSpan):
+        return slice(part.start, part.stop)
+    rows = part.places.as_slice()
+    return part.places.tolist() if rows is None else rows
+
+
+def _cut_at_sources(
+    tools: Tools, held: RemoteBatch[Any], wanted: Mapping[tuple[int, int], Rows]
+) -> dict[tuple[int, int], Reference]:
+    """A reference to every part; a part that is all that its source holds needs no cut."""
+    made: dict[tuple[int, int], Reference] = {}
+    for source, home in enumerate(held.homes):
+        real, size = held.slices.real_sizes[source], held.slices.sizes[source]
+        keys = []
+        for key in (key for key in wanted if key[1] == source):
+            if real == size and wanted[key] == slice(0, size):
+                made[key] = held.references[source]
+            else:
+                keys.append(key)
+        if not keys:
+            continue
+        answer = home.apply.options(num_returns=len(keys)).remote(
+            tools.reference(cut),
+            held.references[source],
+            [wanted[key] for key in keys],
+            (real, size),
+        )
+        made.update(zip(keys, answer if len(keys) > 1 else [answer], strict=True))
+    return made

@@ -1,0 +1,210 @@
+"""Makes a planned reservation on Ray, waits for it, and reports where it landed."""
+
+import inspect
+import logging
+import os
+import time
+import uuid
+from collections.abc import Sequence
+
+import ray
+from attrs import evolve, frozen
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+
+from planner.findings import Findings
+from planner.inventory import BundleFacts, Inventory
+from planner.node_choice import (
+    RayFeatures,
+    check_landed,
+    chosen_nodes,
+    hardware_order,
+    named_by_id,
+)
+from planner.requests import GroupRequest, Strategy
+from planner.reservation import plan_reservation
+from planner.virtual_cluster import (
+    TRIES_VARIABLE,
+    BundleRequest,
+    ClusterSpec,
+    checked_tries,
+    plan_bundles,
+    reservation_request,
+)
+from planner.waiting import LookAgain, first_step, progress_text, still_waiting
+from runtime.observe import observe_bundles, observe_inventory
+
+__all__ = ["READY_SECONDS", "Reserved", "remove", "reserve"]
+
+_log = logging.getLogger("rankplan")
+
+READY_SECONDS = 180.0
+"""How long placement groups that fit may take to become ready."""
+
+PROGRESS_SECONDS = 10.0
+"""How often a wait for busy resources says what it waits for."""
+
+FEATURES = RayFeatures(
+    label_selectors="bundle_label_selector" in inspect.signature(placement_group).parameters,
+    topology_strategy="topology_strategy" in inspect.signature(placement_group).parameters,
+)
+"""What the installed Ray can be told."""
+
+
+@frozen(kw_only=True)
+class Reserved:
+    """A reservation that is there.
+
+    Attributes:
+        groups: The placement groups, in the order in which ranks are counted over them.
+        facts: On which node each bundle landed.
+        inventory: The nodes that may be used, as they were when it was made.
+    """
+
+    groups: tuple[PlacementGroup, ...]
+    facts: tuple[BundleFacts, ...]
+    inventory: Inventory
+
+
+class _NodeGoneError(Exception):
+    """A node that bundles name has left the cluster."""
+
+
+def reserve(
+    spec: ClusterSpec, *, unified: bool, strategy: Strategy, ready_timeout: float
+) -> Reserved:
+    """Reserve what was asked for, once it fits.
+
+    Raises:
+        ResourceInsufficientError: It can't fit; nothing is left behind.
+        TimeoutError: It did not become ready in time; it was removed.
+    """
+    request = reservation_request(spec, unified=unified, strategy=strategy)
+    ends = time.monotonic() + ready_timeout
+    while True:
+        requests = _planned(spec, request, unified=unified, strategy=strategy)
+        groups: list[PlacementGroup] = []
+        try:
+            groups.extend(_submit(each) for each in requests)
+            _wait(spec, request, requests, groups, ends, ready_timeout)
+            return _landed(spec, groups, unified=unified)
+        except _NodeGoneError as gone:
+            _log.warning("virtual cluster %r is planned again: %s", spec.pool, gone)
+            remove(groups)
+        except BaseException:
+            remove(groups)
+            raise
+
+
+def _planned(
+    spec: ClusterSpec, request: GroupRequest, *, unified: bool, strategy: Strategy
+) -> tuple[BundleRequest, ...]:
+    looks = checked_tries(os.environ.get(TRIES_VARIABLE, "6"), f"virtual cluster {spec.name!r}")
+    look = 0
+    while True:
+        seen = observe_inventory()
+        plan = plan_reservation([request], chosen_nodes(spec.nodes, seen))
+        step = first_step(plan, look, looks)
+        if isinstance(step, LookAgain):
+            _log.warning(
+                "virtual cluster %r: %s; looking again in %g s", spec.pool, step.why, step.pause
+            )
+            time.sleep(step.pause)
+            look += 1
+            continue
+        return plan_bundles(
+            evolve(spec, nodes=named_by_id(spec.nodes, seen)),
+            unified=unified,
+            strategy=strategy,
+            run=uuid.uuid4().hex[:8],
+            plan=plan,
+            features=FEATURES,
+        )
+
+
+def _submit(request: BundleRequest) -> PlacementGroup:
+    bundles = [{name: float(amount) for name, amount in bundle} for bundle in request.bundles]
+    selectors = [dict(each) for each in request.selectors]
+    if request.domain is not None:
+        levels = {request.domain: "STRICT_PACK", "ray.io/node-id": request.strategy.value}
+        return placement_group(
+            bundles,
+            name=request.name,
+            topology_strategy=levels,
+            bundle_label_selector=selectors or None,
+        )
+    if selectors:
+        return placement_group(
+            bundles,
+            strategy=request.strategy.value,
+            name=request.name,
+            _soft_target_node_id=request.prefers,
+            bundle_label_selector=selectors,
+        )
+    return placement_group(
+        bundles,
+        strategy=request.strategy.value,
+        name=request.name,
+        _soft_target_node_id=request.prefers,
+    )
+
+
+def _wait(
+    spec: ClusterSpec,
+    request: GroupRequest,
+    requests: Sequence[BundleRequest],
+    groups: Sequence[PlacementGroup],
+    ends: float,
+    allowed: float,
+) -> None:
+    ready = [False] * len(groups)
+    while True:
+        _look(ready, groups, min(ends, time.monotonic() + PROGRESS_SECONDS))
+        left = still_waiting(request, ready)
+        if left is None:
+            return
+        seen = chosen_nodes(spec.nodes, observe_inventory())
+        _check_named_nodes(requests, ready, seen)
+        elapsed = allowed - max(0.0, ends - time.monotonic())
+        told = progress_text(spec.pool, plan_reservation([left], seen), ready, elapsed, allowed)
+        if time.monotonic() >= ends:
+            raise TimeoutError(
+                f"{told}. The placement groups were removed: end what holds the "
+                "resources, or wait longer (ready_timeout)"
+            )
+        _log.warning("%s", told)
+
+
+def _look(ready: list[bool], groups: Sequence[PlacementGroup], until: float) -> None:
+    for index, group in enumerate(groups):
+        if not ready[index]:
+            ready[index] = group.wait(max(0.0, until - time.monotonic()))
+
+
+def _check_named_nodes(
+    requests: Sequence[BundleRequest], ready: Sequence[bool], seen: Inventory
+) -> None:
+    there = {node.node_id for node in seen.nodes}
+    for request, is_ready in zip(requests, ready, strict=True):
+        gone = sorted(request.named_nodes - there)
+        if gone and not is_ready:
+            raise _NodeGoneError(f"node {gone[0]} has left the cluster")
+
+
+def _landed(spec: ClusterSpec, groups: Sequence[PlacementGroup], *, unified: bool) -> Reserved:
+    inventory = chosen_nodes(spec.nodes, observe_inventory())
+    facts = observe_bundles(groups)
+    findings = Findings(f"virtual cluster {spec.pool!r}")
+    check_landed(spec.nodes, facts, inventory, findings)
+    findings.check()
+    ordered = list(groups)
+    if not unified:
+        ordered = [groups[index] for index in hardware_order(facts, inventory)]
+        facts = observe_bundles(ordered)
+    return Reserved(groups=tuple(ordered), facts=facts, inventory=inventory)
+
+
+def remove(groups: Sequence[PlacementGroup]) -> None:
+    """Give placement groups back; what runs in them is ended by Ray."""
+    for group in groups:
+        if ray.is_initialized():
+            remove_placement_group(group)

@@ -1,0 +1,214 @@
+"""What calls gave back: futures of many workers, collected by the plan's rules."""
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from planner.findings import Findings
+from planner.outcomes import RankIdentity, ranks_text
+from planner.whole_numbers import whole_number
+from runtime.backend import Backend, Reference
+from runtime.gather import (
+    GRACE_SECONDS,
+    PROGRESS_SECONDS,
+    Gathered,
+    error_of,
+    gather_or_raise,
+)
+from runtime.in_flight import first_of
+
+__all__ = ["MultiWorkerFuture"]
+
+_log = logging.getLogger("rankplan")
+
+
+class _Group(Protocol):
+    """What a future asks of its worker group: who the ranks are."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def backend(self) -> Backend: ...
+
+    @property
+    def identities(self) -> Mapping[int, RankIdentity]: ...
+
+
+class MultiWorkerFuture:
+    """The futures of one call on several workers.
+
+    Attributes:
+        futures: One per called worker, in the order of ``called_workers``.
+        return_from_workers: The ranks whose results count, in the order of the results; None
+            for all that were called.
+        called_workers: The ranks that were called; None when the futures are those of the
+            ranks 0, 1, 2 ...
+
+    Raises:
+        PlanError: The lists contradict each other.
+    """
+
+    def __init__(
+        self,
+        futures: Sequence[Reference],
+        return_from_workers: Sequence[int] | None = None,
+        called_workers: Sequence[int] | None = None,
+        method_name: str = "call",
+    ) -> None:
+        _check_lists(futures, return_from_workers, called_workers)
+        self.futures = list(futures)
+        self.called_workers = None if called_workers is None else list(called_workers)
+        self.return_from_workers = (
+            None if return_from_workers is None else list(return_from_workers)
+        )
+        self._method = method_name
+        called = range(len(self.futures)) if called_workers is None else called_workers
+        findings = Findings("MultiWorkerFuture")
+        if len(called) != len(self.futures):
+            findings.add(
+                "called_workers",
+                f"{len(called)} ranks for {len(self.futures)} futures",
+                "give one rank per future",
+            )
+        for rank, times in Counter(called).items():
+            if times > 1:
+                findings.add(
+                    "called_workers", f"rank {rank} occurs {times} times", "name each rank once"
+                )
+        missing = sorted(set(return_from_workers or ()) - set(called))
+        if missing:
+            findings.add(
+                "return_from_workers",
+                f"ranks {missing} were not called",
+                f"the ranks called are {list(called)}",
+            )
+        findings.check()
+        self._by_rank: dict[int, Reference] = dict(zip(called, self.futures, strict=True))
+
+    def get_results(
+        self,
+        worker_group: _Group,
+        return_generators_as_proxies: bool = False,
+        timeout: float | None = None,
+    ) -> list[Any]:
+        """Wait for every called worker; give the results of those that return, in their order.
+
+        The values of a streaming method come in order, each worker's after the other's; all
+        streams run at the same time.
+
+        Args:
+            worker_group: The group that was called; errors name its ranks.
+            return_generators_as_proxies: Give the generators of a streaming method themselves,
+                one per returning worker, for the caller to consume.
+            timeout: Seconds to wait; None waits without end and says now and then for whom.
+
+        Raises:
+            WorkerGroupError: Some rank failed, also one that does not return; of the first
+                failure's own type too.
+            DeadlineError: Time is up.
+        """
+        returning = (
+            list(self._by_rank) if self.return_from_workers is None else (self.return_from_workers)
+        )
+        backend = worker_group.backend
+        streams = any(backend.is_stream(each) for each in self.futures)
+        if streams and return_generators_as_proxies:
+            return [self._by_rank[rank] for rank in returning]
+        subject = f"worker group {worker_group.name!r}, {self._method}()"
+        if streams:
+            streamed = _drain(backend, subject, self._by_rank, worker_group.identities, timeout)
+            return [value for rank in returning for value in streamed[rank]]
+        # A method with several returns gives a list of futures, which fail or succeed together.
+        # One without returns gives no future: there is nothing to wait for, its result is None.
+        firsts = _firsts(self._by_rank)
+        values = gather_or_raise(backend, subject, firsts, worker_group.identities, timeout)
+        return [
+            backend.get(future, None)
+            if isinstance(future := self._by_rank[rank], list) and future
+            else values.get(rank)
+            for rank in returning
+        ]
+
+
+def _firsts(futures: Mapping[int, Reference]) -> dict[int, Reference]:
+    firsts = {rank: first_of(future) for rank, future in futures.items()}
+    return {rank: first for rank, first in firsts.items() if first is not None}
+
+
+def _check_lists(futures: object, returning: object, called: object) -> None:
+    findings = Findings("MultiWorkerFuture")
+    if not isinstance(futures, Sequence):
+        findings.add(
+            "futures", f"a value of type {type(futures).__name__}", "give a list of futures"
+        )
+    for path, given in (("return_from_workers", returning), ("called_workers", called)):
+        good = isinstance(given, Sequence) and all(whole_number(rank) is not None for rank in given)
+        if given is not None and not good:
+            findings.add(path, f"{given!r} is not a list of ranks", "give a list, or None")
+    findings.check()
+
+
+def _drain(
+    backend: Backend,
+    subject: str,
+    futures: Mapping[int, Reference],
+    identities: Mapping[int, RankIdentity],
+    timeout: float | None,
+) -> dict[int, list[Any]]:
+    """Every value of every stream, taken from whichever has one; other calls are waited for too.
+
+    A rank whose results do not come back is among the latter. Once a rank has failed, the others
+    get a moment more, so that one error names all that fail.
+    """
+    ends = None if timeout is None else backend.now() + timeout
+    values: dict[int, list[Any]] = {rank: [] for rank in futures}
+    errors: dict[int, BaseException] = {}
+    rank_of = {future: rank for rank, future in _firsts(futures).items()}
+    running = list(rank_of)
+    while running:
+        left = PROGRESS_SECONDS if ends is None else max(0.0, ends - backend.now())
+        ready, running = backend.wait(running, 1, min(left, PROGRESS_SECONDS))
+        is_late = ends is not None and backend.now() >= ends
+        if is_late and (errors or not ready):
+            running += ready
+            break
+        if not ready:
+            pending = sorted(rank_of[future] for future in running)
+            _log.warning("%s: still waiting for %s", subject, ranks_text(pending))
+            continue
+        rank = rank_of[ready[0]]
+        try:
+            values[rank] += _next_values(backend, ready[0])
+            if backend.is_stream(ready[0]):
+                running.append(ready[0])
+        except StopIteration:
+            continue
+        except Exception as error:  # noqa: BLE001  # whatever the user's code raised
+            grace = backend.now() + GRACE_SECONDS
+            ends = ends if errors else grace if ends is None else min(ends, grace)
+            errors[rank] = backend.cause_of(error)
+    if not errors and not running:
+        return values
+    raise error_of(subject, _standing(rank_of, running, errors), identities) from next(
+        iter(errors.values()), None
+    )
+
+
+def _next_values(backend: Backend, future: Reference) -> list[Any]:
+    """The next value of a stream; none of another call, which is only looked at for its error."""
+    if backend.is_stream(future):
+        return backend.get([next(future)], None)
+    backend.get([future], None)
+    return []
+
+
+def _standing(
+    rank_of: Mapping[Reference, int],
+    running: Sequence[Reference],
+    errors: Mapping[int, BaseException],
+) -> Gathered:
+    pending = {rank_of[future] for future in running}
+    done = {rank: None for rank in rank_of.values() if rank not in pending and rank not in errors}
+    return Gathered(values=done, errors=errors, pending=tuple(sorted(pending)))

@@ -1,0 +1,229 @@
+"""The reference's four ways to call workers, and how their results are collected."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from planner.dispatch import plan_one, plan_per_worker, plan_same, plan_sharded
+from planner.findings import Findings
+from planner.launch import LaunchPlan
+from runtime.arguments import common_arguments
+from runtime.backend import Backend
+from runtime.calls import Sender
+from runtime.health import Health
+from runtime.results import MultiWorkerFuture
+from runtime.roster import Roster
+
+__all__ = ["Runs"]
+
+
+class Runs:
+    """The part of ``RayWorkerGroup`` that the reference's programs call."""
+
+    _sender: Sender
+    _ended: bool
+    _health: Health
+
+    @property
+    def name(self) -> str:
+        """The group's name."""
+        raise NotImplementedError
+
+    @property
+    def plan(self) -> LaunchPlan:
+        """What was carried out."""
+        raise NotImplementedError
+
+    @property
+    def backend(self) -> Backend:
+        """What carries its plans out."""
+        raise NotImplementedError
+
+    @property
+    def identities(self) -> Roster:
+        """Who each rank is."""
+        raise NotImplementedError
+
+    @property
+    def world_size(self) -> int:
+        """How many workers there are."""
+        return self.plan.world_size
+
+    def run_single_worker_single_data(
+        self, method_name: str, worker_idx: int, *args: object, **kwargs: object
+    ) -> Any:
+        """Call one worker.
+
+        Returns:
+            The call's ``ObjectRef``; an ``ObjectRefGenerator`` for a streaming method.
+
+        Raises:
+            PlanError: The call cannot be made; nothing was sent.
+        """
+        self._check_alive()
+        method = self._sender.method(method_name, len(args), tuple(kwargs))
+        plan = self._sender.plan(
+            method_name,
+            ("one", type(worker_idx), worker_idx),
+            lambda findings: plan_one(worker_idx, self.world_size, findings),
+        )
+        return self._sender.send(plan, method, kwargs, {})[0]
+
+    def run_all_workers_single_data(
+        self,
+        method_name: str,
+        *args: object,
+        run_rank_0_only_axes: Sequence[str] | None = None,
+        **kwargs: object,
+    ) -> list[Any]:
+        """Call every worker with the same arguments, or only those at coordinate 0 of some axes.
+
+        Returns:
+            One future per called worker, in rank order.
+
+        Raises:
+            PlanError: The call cannot be made; nothing was sent.
+        """
+        self._check_alive()
+        method = self._sender.method(method_name, len(args), tuple(kwargs))
+        plan = self._sender.plan(
+            method_name,
+            ("same", _key(run_rank_0_only_axes)),
+            lambda findings: plan_same(
+                self.plan.mesh, self.world_size, run_rank_0_only_axes, findings
+            ),
+        )
+        return self._sender.send(plan, method, kwargs, {})
+
+    def run_all_workers_multiple_data(
+        self,
+        method_name: str,
+        *args: object,
+        run_rank_0_only_axes: Sequence[str] | None = None,
+        common_kwargs: Mapping[str, object] | None = None,
+        **kwargs: Sequence[object],
+    ) -> list[Any]:
+        """Call workers each with its own data: every argument is a list, one value per worker.
+
+        Args:
+            method_name: What to call.
+            args: Refused: name every data argument.
+            run_rank_0_only_axes: Call only those at coordinate 0 of these axes.
+            common_kwargs: Arguments that are the same for all.
+            kwargs: Lists with one value per called worker, in rank order.
+
+        Returns:
+            One future per called worker, in rank order.
+
+        Raises:
+            PlanError: The call cannot be made; nothing was sent.
+        """
+        self._check_alive()
+        common = common_arguments(common_kwargs, kwargs, self._sender.findings(method_name))
+        if not kwargs:
+            self._sender.findings(method_name).fail(
+                "kwargs", "there is no data argument", "give at least one list of values"
+            )
+        method = self._sender.method(method_name, len(args), (*common, *kwargs))
+        plan = self._sender.plan(
+            method_name,
+            ("multiple", _key(run_rank_0_only_axes)),
+            lambda findings: plan_per_worker(
+                self.plan.mesh, self.world_size, run_rank_0_only_axes, findings
+            ),
+        )
+        return self._sender.send(plan, method, common, kwargs)
+
+    def run_all_workers_sharded_data(
+        self,
+        method_name: str,
+        *args: object,
+        in_sharded_axes: Sequence[str] | None = None,
+        replicate_on_axes: Sequence[str] | None = None,
+        output_is_replicated: Sequence[str] | None = None,
+        make_dummy_calls_to_free_axes: bool = False,
+        common_kwargs: Mapping[str, object] | None = None,
+        **kwargs: object,
+    ) -> MultiWorkerFuture:
+        """Call workers with slices cut over the group's axes.
+
+        Args:
+            method_name: What to call.
+            args: Refused: name every data argument.
+            in_sharded_axes: Each coordinate of these gets its own slice; one level of nested
+                lists per axis, in this order.
+            replicate_on_axes: All coordinates of these get the same slice. On all other (free)
+                axes only coordinate 0 is called.
+            output_is_replicated: Results come back only from coordinate 0 of these axes and of
+                the free ones.
+            make_dummy_calls_to_free_axes: Call the rest of the free axes too, with None for
+                every sharded argument.
+            common_kwargs: Arguments that are the same for all.
+            kwargs: Nested lists of slices.
+
+        Returns:
+            A future whose results follow the coordinates of the sharded axes.
+
+        Raises:
+            PlanError: The call cannot be made; nothing was sent.
+        """
+        self._check_alive()
+        common = common_arguments(common_kwargs, kwargs, self._sender.findings(method_name))
+        _check_truth(
+            "make_dummy_calls_to_free_axes",
+            make_dummy_calls_to_free_axes,
+            self._sender.findings(method_name),
+        )
+        method = self._sender.method(method_name, len(args), (*common, *kwargs))
+        plan = self._sender.plan(
+            method_name,
+            (
+                "sharded",
+                _key(in_sharded_axes),
+                _key(replicate_on_axes),
+                _key(output_is_replicated),
+                make_dummy_calls_to_free_axes,
+            ),
+            lambda findings: plan_sharded(
+                self.plan.mesh,
+                in_sharded_axes,
+                replicate_on_axes,
+                output_is_replicated,
+                findings,
+                dummy_calls=make_dummy_calls_to_free_axes,
+            ),
+        )
+        futures = self._sender.send(plan, method, common, kwargs)
+        return MultiWorkerFuture(futures, plan.returns, plan.ranks, method_name)
+
+    def get_all_worker_results(
+        self,
+        future_bundle: MultiWorkerFuture,
+        return_generators_as_proxies: bool = False,
+        timeout: float | None = None,
+    ) -> list[Any]:
+        """The results of a sharded call; see ``MultiWorkerFuture.get_results``."""
+        if not isinstance(future_bundle, MultiWorkerFuture):
+            Findings(f"worker group {self.name!r}").fail(
+                "future_bundle",
+                f"a value of type {type(future_bundle).__name__}",
+                "give what run_all_workers_sharded_data returned; "
+                "make a MultiWorkerFuture of a list of futures",
+            )
+        return future_bundle.get_results(self, return_generators_as_proxies, timeout)
+
+    def _check_alive(self) -> None:
+        if self._ended:
+            Findings(f"worker group {self.name!r}").fail(
+                "group", "it has ended", "start a new group: an ended one takes no calls"
+            )
+        self._health.check()
+
+
+def _check_truth(path: str, value: object, findings: Findings) -> None:
+    if not isinstance(value, bool):
+        findings.fail(path, f"{value!r} is not a truth value", "give True or False")
+
+
+def _key(axes: Sequence[str] | None) -> object:
+    # Anything else is for the planner to refuse.
+    return tuple(axes) if isinstance(axes, list | tuple) else (type(axes), axes)

@@ -1,0 +1,277 @@
+"""Testing a controller without a cluster: ``InProcessCluster`` in the place of a Ray cluster.
+
+The same ``RayWorkerGroup``, ``RayWorkerBuilder`` and ``MultiWorkerFuture`` run on it, in this
+process, in milliseconds, and the same way for the same seed::
+
+    dies = Fault(kind=FaultKind.DEATH, rank=1, method="train", call=3)
+    with InProcessCluster([2, 2], faults=[dies]) as cluster:
+        group = RayWorkerGroup(cluster, RayWorkerBuilder("my_workers.Trainer"))
+        ...
+
+Workers see their own environment, and ``time`` passes only while something waits: a worker that
+sleeps an hour costs nothing. What does not work: a worker that blocks on something of another
+worker (``ray.get``), threads and child processes of workers that wait for virtual time, and
+native code that reads the environment.
+"""
+
+import threading
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from planner.findings import Findings
+from planner.group import FULL_GPU
+from planner.inventory import BundleFacts
+from planner.virtual_cluster import ClusterSpec, GpuLedger, plan_cluster
+from runtime.faults import Fault, FaultKind, FaultRates, Faults
+from runtime.group import RayWorkerGroup
+from runtime.in_process import Process
+from runtime.in_process_backend import InProcessGroup, World
+from runtime.virtual_time import NothingWillHappenError
+
+__all__ = [
+    "Fault",
+    "FaultKind",
+    "FaultRates",
+    "InProcessCluster",
+    "NothingWillHappenError",
+]
+
+
+class InProcessCluster:
+    """A cluster that exists only in this process.
+
+    Args:
+        bundle_ct_per_node_list: As for ``RayVirtualCluster``.
+        use_gpus: As for ``RayVirtualCluster``.
+        max_colocated_worker_groups: As for ``RayVirtualCluster``.
+        num_gpus_per_node: As for ``RayVirtualCluster``.
+        name: As for ``RayVirtualCluster``.
+        placement_group_strategy: As for ``RayVirtualCluster``.
+        seed: Every order and every chance is drawn from it.
+        faults: Calls that go wrong.
+        rates: How often other calls go wrong.
+        spare_nodes: Nodes that have no bundles yet; a lost node's bundles move there.
+
+    Raises:
+        PlanError: An argument is wrong.
+    """
+
+    def __init__(
+        self,
+        bundle_ct_per_node_list: Sequence[int],
+        use_gpus: bool = True,
+        max_colocated_worker_groups: int = 1,
+        num_gpus_per_node: int = 8,
+        name: str = "",
+        placement_group_strategy: str = "SPREAD",
+        *,
+        seed: int = 0,
+        faults: Sequence[Fault] = (),
+        rates: FaultRates | None = None,
+        spare_nodes: int = 0,
+    ) -> None:
+        self._spec = plan_cluster(
+            bundle_ct_per_node_list=bundle_ct_per_node_list,
+            use_gpus=use_gpus,
+            max_colocated_worker_groups=max_colocated_worker_groups,
+            num_gpus_per_node=num_gpus_per_node,
+            name=name,
+            strategy=placement_group_strategy,
+        )
+        self._world = World(seed, Faults(tuple(faults), rates or FaultRates()))
+        self._groups: list[InProcessGroup] | None = None
+        self._unified = False
+        self._spares = [len(self._spec.bundle_counts) + index for index in range(spare_nodes)]
+        self._world.nodes.update(f"node-{node}" for node in range(len(self._spec.bundle_counts)))
+        self._ledger = GpuLedger(colocated=self._spec.max_colocated_worker_groups)
+        self._claims = 0
+        self._lock = threading.RLock()
+
+    @property
+    def spec(self) -> ClusterSpec:
+        """What is reserved, as data."""
+        return self._spec
+
+    @property
+    def backend(self) -> World:
+        """What carries plans out on it."""
+        return self._world
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._spec.name
+
+    @property
+    def use_gpus(self) -> bool:
+        """Whether a bundle holds a GPU."""
+        return self._spec.use_gpus
+
+    @property
+    def num_gpus_per_node(self) -> int:
+        """How many GPUs a node has."""
+        return self._spec.num_gpus_per_node
+
+    @property
+    def max_colocated_worker_groups(self) -> int:
+        """How many groups may share the bundles."""
+        return self._spec.max_colocated_worker_groups
+
+    @property
+    def now(self) -> float:
+        """Virtual seconds since it was made."""
+        return self._world.now()
+
+    @property
+    def live(self) -> list[str]:
+        """The names of what is alive: empty when everything was ended."""
+        return sorted(self._world.names())
+
+    @property
+    def struck(self) -> list[tuple[int, str, Fault]]:
+        """What went wrong lately: rank, method and fault, in the order in which it struck."""
+        return [(rank, method, fault) for _, rank, method, fault in self._world.faults.struck]
+
+    def world_size(self) -> int:
+        """How many bundles there are."""
+        return sum(self._spec.bundle_counts)
+
+    def node_count(self) -> int:
+        """How many nodes give bundles."""
+        return sum(1 for count in self._spec.bundle_counts if count)
+
+    def get_placement_groups(self) -> list[InProcessGroup]:
+        """The pretended placement groups."""
+        return self._init_placement_groups()
+
+    def _init_placement_groups(
+        self,
+        strategy: str | None = None,  # noqa: ARG002  # as on Ray; here nothing depends on it
+        use_unified_pg: bool = False,
+    ) -> list[InProcessGroup]:
+        with self._lock:
+            if self._groups is None:
+                gpus = self.use_gpus
+                nodes = [
+                    tuple((node, index if gpus else -1) for index in range(count))
+                    for node, count in enumerate(self._spec.bundle_counts)
+                    if count
+                ]
+                whole = [tuple(bundle for bundles in nodes for bundle in bundles)]
+                self._groups = [
+                    InProcessGroup(each) for each in (whole if use_unified_pg else nodes)
+                ]
+                self._unified = use_unified_pg
+            return list(self._groups)
+
+    @property
+    def is_unified(self) -> bool:
+        """Whether all bundles are in one placement group."""
+        return self._unified
+
+    @property
+    def bundle_facts(self) -> tuple[BundleFacts, ...]:
+        """On which node each bundle is."""
+        return self._world.landed(self.get_placement_groups())
+
+    @property
+    def _sorted_bundle_indices(self) -> list[int] | None:
+        groups = self.get_placement_groups()
+        return list(range(groups[0].bundle_count)) if self._unified else None
+
+    def get_available_address_and_port(self, pg_idx: int, bundle_idx: int) -> tuple[str, int]:
+        """The address of a bundle's node, and a number for a port."""
+        facts = [
+            each
+            for each in self.bundle_facts
+            if (each.placement_group, each.bundle) == (pg_idx, bundle_idx)
+        ]
+        if not facts:
+            Findings("in-process cluster").fail(
+                "bundle_idx", f"there is no bundle {bundle_idx!r} in {pg_idx!r}", "name one"
+            )
+        return facts[0].address, 30_000 + next(self._world.numbers) % 30_000
+
+    def get_master_address_and_port(self) -> tuple[str, int]:
+        """The address of the first bundle's node, and a number for a port."""
+        return self.get_available_address_and_port(0, 0)
+
+    def claim(self, group: str, share: int) -> str:
+        """Note that a group uses a share of every GPU; gives the name to release it by."""
+        with self._lock:
+            self._claims += 1
+            name = f"{group} (#{self._claims})"
+            self._ledger = self._ledger.with_group(name, share, FULL_GPU)
+            return name
+
+    def release(self, group: str) -> None:
+        """Note that a group has ended."""
+        with self._lock:
+            self._ledger = self._ledger.without_group(group)
+
+    def pause(self, seconds: float) -> None:
+        """Let virtual time pass."""
+        self._world.pause(seconds)
+
+    def kill_worker(self, group: RayWorkerGroup, rank: int, signal: str = "SIGKILL") -> None:
+        """Kill a rank's process now."""
+        with self._world.lock:
+            self._process(group, rank).die(f"its process was ended by {signal}")
+
+    def stop_worker(self, group: RayWorkerGroup, rank: int) -> None:
+        """Freeze a rank's process, as SIGSTOP does."""
+        self._process(group, rank).stop()
+
+    def continue_worker(self, group: RayWorkerGroup, rank: int) -> None:
+        """Let a frozen process run again."""
+        self._process(group, rank).go()
+
+    def state_of(self, group: RayWorkerGroup, rank: int) -> Any:
+        """A rank's own object, to look into: the one thing that no real cluster offers.
+
+        Raises:
+            LookupError: Its process is dead.
+        """
+        body = self._process(group, rank).body
+        if body is None:
+            raise LookupError(f"rank {rank} of {group.name!r} is dead")
+        return body._worker
+
+    def kill_node(self, node: int) -> None:
+        """Lose a node, with every process on it; its bundles move to a spare one, if there is."""
+        with self._world.lock:
+            node_id = f"node-{node}"
+            self._world.dead_nodes.add(node_id)
+            if self._spares:
+                spare = self._spares.pop(0)
+                self._world.nodes.add(f"node-{spare}")
+                moved = self._world.moved
+                moved.update({home: spare for home, now in moved.items() if now == node})
+                moved.setdefault(node, spare)
+            for process in list(self._world.processes.values()):
+                if process.node_id == node_id:
+                    process.die("its node has died")
+
+    def _process(self, group: RayWorkerGroup, rank: int) -> Process:
+        return self._world.process_of(group.actors[rank])
+
+    def shutdown(self) -> bool:
+        """End everything; again does nothing."""
+        self._world.close()
+        return True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.shutdown()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_world"):
+            self.shutdown()

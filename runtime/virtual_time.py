@@ -1,0 +1,139 @@
+"""Time that passes only when something waits: events in a seeded order, and an event loop on it."""
+
+import asyncio
+import heapq
+import itertools
+import random
+import selectors
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from attrs import field, frozen
+
+__all__ = ["NothingWillHappenError", "VirtualLoop", "VirtualTime"]
+
+MOST_IDLE_WAITS = 1_000
+"""How many waits in a row may pass in which nothing at all is under way."""
+
+
+class NothingWillHappenError(RuntimeError):
+    """A wait can never end: nothing is under way, and the one who waits does nothing else."""
+
+
+@frozen(eq=False)
+class VirtualTime:
+    """A clock, and what happens when on it; events at the same time come in a seeded order.
+
+    Attributes:
+        random: What every choice is drawn from.
+    """
+
+    random: random.Random
+    _events: list[tuple[float, float, int, Callable[[], None]]] = field(factory=list, init=False)
+    _numbers: "itertools.count[int]" = field(factory=itertools.count, init=False)
+    _state: dict[str, float] = field(factory=lambda: {"now": 0.0, "idle": 0}, init=False)
+
+    @property
+    def now(self) -> float:
+        """Seconds since the beginning."""
+        return self._state["now"]
+
+    def at(self, when: float, action: Callable[[], None]) -> None:
+        """Have something happen at a time, now at the earliest."""
+        self._state["idle"] = 0
+        event = (max(when, self.now), self.random.random(), next(self._numbers), action)
+        heapq.heappush(self._events, event)
+
+    def run_until(self, is_done: Callable[[], bool], ends: float | None) -> bool:
+        """Let time pass until something holds, or until a time.
+
+        Returns:
+            Whether it holds.
+
+        Raises:
+            NothingWillHappenError: It can never hold.
+        """
+        while not is_done():
+            if not self._events:
+                return self._idle(ends)
+            if ends is not None and self._events[0][0] > ends:
+                self._state["now"] = max(self.now, ends)
+                return False
+            when, _, _, action = heapq.heappop(self._events)
+            self._state["now"] = max(self.now, when)
+            action()
+        return True
+
+    def _idle(self, ends: float | None) -> bool:
+        self._state["idle"] += 1
+        if ends is None or self._state["idle"] > MOST_IDLE_WAITS:
+            raise NothingWillHappenError(
+                f"at {self.now:g} s of virtual time nothing is under way any more, and something "
+                "waits for ever: give it a deadline"
+            )
+        self._state["now"] = max(self.now, ends)
+        return False
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An asyncio event loop whose clock is a ``VirtualTime``.
+
+    Args:
+        time: The clock.
+        wrap: Gets every coroutine that becomes a task, and gives what runs in its place.
+    """
+
+    def __init__(self, time: VirtualTime, wrap: Callable[[Any], Any]) -> None:
+        self._virtual = time
+        self._selector_of_no_files = _NoFiles()
+        super().__init__(self._selector_of_no_files)
+        self.set_task_factory(
+            lambda loop, coro, **more: asyncio.Task(wrap(coro), loop=loop, **more)
+        )
+
+    def time(self) -> float:
+        """Seconds of virtual time."""
+        return self._virtual.now
+
+    def settle(self) -> float | None:
+        """Run everything that can run now.
+
+        Returns:
+            The time of the next timer; None when there is none.
+        """
+        self._selector_of_no_files.stop = self.stop
+        # The caller may itself be in an event loop: it stands still meanwhile.
+        outer = asyncio._get_running_loop()
+        asyncio._set_running_loop(None)
+        try:
+            self.run_forever()
+        finally:
+            asyncio._set_running_loop(outer)
+        left = self._selector_of_no_files.left
+        return None if left is None else self.time() + left
+
+
+class _NoFiles(selectors.BaseSelector):
+    """Stops its loop at the moment in which the loop would block."""
+
+    def __init__(self) -> None:
+        self.stop: Callable[[], None] = lambda: None
+        self.left: float | None = None
+        self._keys: dict[Any, selectors.SelectorKey] = {}
+
+    def register(self, fileobj: Any, events: int, data: object = None) -> selectors.SelectorKey:
+        number = fileobj if isinstance(fileobj, int) else fileobj.fileno()
+        self._keys[fileobj] = selectors.SelectorKey(fileobj, number, events, data)
+        return self._keys[fileobj]
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        return self._keys.pop(fileobj)
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is None or timeout > 0:
+            self.left = timeout
+            self.stop()
+        return []
+
+    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
+        return self._keys

@@ -1,0 +1,131 @@
+"""How a failure is told: folded by cause, first in time first, with every rank accounted for."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from planner.outcomes import (
+    FailureReport,
+    RankFailure,
+    RankIdentity,
+    failure_text,
+    fold_failures,
+    ranks_text,
+)
+
+WHO = {
+    rank: RankIdentity(
+        rank=rank,
+        coordinates=(("dp", rank // 2), ("tp", rank % 2)),
+        node="10.0.0.1",
+        gpus=(str(rank),),
+        pid=100 + rank,
+    )
+    for rank in range(6)
+}
+
+
+def failed(rank: int, message: str = "boom", at: float | None = None) -> RankFailure:
+    """A failure of one rank."""
+    return RankFailure(rank=rank, error_type="ValueError", message=message, raised_at=at)
+
+
+def test_an_identity_reads_like_a_sentence() -> None:
+    """Only what is known is shown."""
+    assert str(WHO[3]) == "rank 3 (dp=1, tp=1) on node 10.0.0.1, GPU 3, pid 103"
+    assert str(RankIdentity(rank=3)) == "rank 3"
+    assert str(RankIdentity(rank=3, pid=9)) == "rank 3 pid 9"
+    assert str(RankIdentity(rank=3, gpus=("0", "1"))) == "rank 3 GPU 0,1"
+
+
+def test_the_first_failure_in_time_comes_first() -> None:
+    """Not the first to arrive; those without a clock come last, as they arrived."""
+    report = fold_failures(
+        "train()",
+        [
+            failed(0, "late", 9.0),
+            failed(2, "none"),
+            failed(1, "early", 1.0),
+            failed(3, "late", 8.0),
+        ],
+        called=range(6),
+        finished=[5],
+    )
+    assert report == FailureReport(
+        subject="train()",
+        causes=(
+            (failed(1, "early", 1.0), (1,)),
+            (failed(3, "late", 8.0), (0, 3)),
+            (failed(2, "none"), (2,)),
+        ),
+        finished=(5,),
+        running=(4,),
+    )
+    assert report.first == failed(1, "early", 1.0)
+    assert report.failed == (0, 1, 2, 3)
+
+
+def test_the_text_says_who_what_and_how_the_others_stood() -> None:
+    """One line per cause."""
+    report = fold_failures(
+        "worker group 'g', train()",
+        [failed(3, at=2.0), failed(1, at=1.0), failed(2, "other", 3.0)],
+        called=range(6),
+        finished=[0],
+    )
+    assert failure_text(report, WHO) == (
+        "worker group 'g', train(): 3 of 6 ranks failed; first rank 1 (dp=0, tp=1) on node "
+        "10.0.0.1, GPU 1, pid 101\n"
+        "  ranks 1, 3: ValueError: boom\n"
+        "  rank 2: ValueError: other\n"
+        "  returned: rank 0\n"
+        "  no answer yet: ranks 4-5"
+    )
+
+
+def test_a_deadline_names_whom_it_waited_for() -> None:
+    """Nothing failed; the first four that are missing are shown in full."""
+    report = fold_failures("train()", [], called=range(6), finished=[0])
+    text = failure_text(report, WHO)
+    assert text.splitlines()[:3] == [
+        "train(): 5 of 6 ranks did not answer",
+        "  returned: rank 0",
+        "  no answer yet: ranks 1-5",
+    ]
+    waited = text.splitlines()[3]
+    assert waited.startswith("  waiting for rank 1 (dp=0, tp=1) on node 10.0.0.1, GPU 1, pid 101; ")
+    assert "rank 4 (" in waited
+    assert "rank 5 (" not in waited
+    assert report.first is None
+
+
+def test_an_unknown_rank_is_still_told() -> None:
+    """Identities may be incomplete."""
+    report = fold_failures("train()", [failed(9)], called=[9], finished=[])
+    assert failure_text(report, {}) == (
+        "train(): 1 of 1 ranks failed; first rank 9\n  rank 9: ValueError: boom"
+    )
+
+
+def test_ranks_are_folded_into_runs() -> None:
+    """And a long list is cut, with a count."""
+    assert ranks_text([3]) == "rank 3"
+    assert ranks_text([2, 0, 1, 7]) == "ranks 0-2, 7"
+    assert ranks_text(range(0, 40, 2)) == (
+        "ranks 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22 and 8 more"
+    )
+
+
+@given(st.lists(st.integers(0, 30), unique=True), st.data())
+def test_every_rank_is_accounted_for_once(called: list[int], data: st.DataObject) -> None:
+    """Failed, finished or running."""
+    state = {rank: data.draw(st.sampled_from(["failed", "finished", "running"])) for rank in called}
+    failures = [
+        failed(rank, data.draw(st.sampled_from("ab")), data.draw(st.none() | st.just(1.0)))
+        for rank in called
+        if state[rank] == "failed"
+    ]
+    finished = [rank for rank in called if state[rank] == "finished"]
+    report = fold_failures("x", failures, called, finished)
+    assert sorted([*report.failed, *report.finished, *report.running]) == sorted(called)
+    messages = [cause.message for cause, _ in report.causes]
+    assert len(messages) == len(set(messages))

@@ -1,0 +1,95 @@
+"""Teardown as a plan: who is asked, in what order ranks are ended, and what is reported."""
+
+import pytest
+
+from planner.findings import PlanError
+from planner.group import GroupArguments, plan_group
+from planner.launch import HostFacts, LaunchPlan, plan_launch
+from planner.liveness import WorkerSeen, WorkerState, plan_statuses, status_text
+from planner.outcomes import RankIdentity
+from planner.teardown import TeardownReport, plan_teardown, run_of, teardown_text
+
+
+def _plan() -> LaunchPlan:
+    spec = plan_group(
+        GroupArguments(worker_class="t.Trainer", bundle_counts=(3,), name_prefix="policy")
+    )
+    return plan_launch(
+        spec, [HostFacts(node_id="n0", address="10.0.0.1", port=1) for _ in range(3)]
+    )
+
+
+def test_rank_zero_goes_last() -> None:
+    """It holds the rendezvous store; all are asked at the same time."""
+    plan = plan_teardown(_plan(), cleanup="close")
+    assert plan.asked == (0, 1, 2)
+    assert plan.waves == ((1, 2), (0,))
+    assert plan.names == ("policy-0-0", "policy-0-1", "policy-0-2")
+    assert plan.grace == 30.0
+
+
+def test_nobody_asks_what_cannot_answer() -> None:
+    """Dead, stopped and lost ranks are ended without being asked."""
+    states = {0: WorkerState.STOPPED, 1: WorkerState.RUNNING, 2: WorkerState.OUT_OF_REACH}
+    plan = plan_teardown(_plan(), states, cleanup="close")
+    assert plan.asked == (1,)
+    assert plan.not_asked == ((0, "stopped"), (2, "out of reach"))
+
+
+def test_a_part_of_a_group() -> None:
+    """Only some ranks; without a clean-up nobody is asked."""
+    plan = plan_teardown(_plan(), ranks=[2, 1])
+    assert (plan.asked, plan.waves) == ((), ((1, 2),))
+
+
+def test_wrong_arguments_are_all_told() -> None:
+    """A rank that is not there and a negative grace, in one error."""
+    with pytest.raises(PlanError, match="2 problems") as caught:
+        plan_teardown(_plan(), ranks=[7], grace=-1.0)
+    assert [finding.path for finding in caught.value.findings] == ["ranks", "grace"]
+
+
+def test_the_report_tells_everything() -> None:
+    """Clean-ups, failures, and what is left."""
+    report = TeardownReport(
+        group="policy",
+        cleaned=(0,),
+        failed=((1, "ValueError: no"),),
+        late=(2,),
+        ended=(0, 1, 2),
+        names_held=("policy-0-2",),
+        processes_left=(2,),
+    )
+    assert teardown_text(report) == (
+        "worker group 'policy': 3 ranks ended\n"
+        "  cleaned up: rank 0\n"
+        "  rank 1: clean-up failed: ValueError: no\n"
+        "  clean-up not finished in time: rank 2\n"
+        "  names not free again: policy-0-2\n"
+        "  processes still there: rank 2"
+    )
+    assert not report.is_clean
+
+
+def test_run_ids_are_read_from_names() -> None:
+    """Only names that rankplan made have one."""
+    names = ["rankplan-0123abcd-node3", "a-b-0123abcd-unified", "other-0123abcd", "x-123-node1"]
+    assert [run_of(name) for name in names] == ["0123abcd", "0123abcd", None, None]
+
+
+def test_states_of_workers() -> None:
+    """From the kernel's letter and the page that the worker shows."""
+    who = [RankIdentity(rank=rank, node="10.0.0.1", pid=40 + rank) for rank in range(5)]
+    seen = {
+        0: WorkerSeen(state="S", seconds=3.0),
+        1: WorkerSeen(state="R", running=1, method="train", seconds=12.5),
+        2: WorkerSeen(state="T", running=1, method="train", seconds=1.0),
+        3: WorkerSeen(state=""),
+    }
+    assert status_text(plan_statuses(who, seen)) == (
+        "rank 0 on node 10.0.0.1, pid 40: idle, 3.0 s\n"
+        "rank 1 on node 10.0.0.1, pid 41: running in train(), 12.5 s\n"
+        "rank 2 on node 10.0.0.1, pid 42: stopped in train(), 1.0 s\n"
+        "rank 3 on node 10.0.0.1, pid 43: dead\n"
+        "rank 4 on node 10.0.0.1, pid 44: out of reach"
+    )

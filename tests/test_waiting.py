@@ -1,0 +1,80 @@
+"""Whether to reserve, to look again or to give up; and which running cluster to join."""
+
+import pytest
+from attrs import evolve
+
+from planner.amounts import Amounts
+from planner.findings import ResourceInsufficientError
+from planner.inventory import Inventory
+from planner.local_cluster import GPU_MARK_LABEL, gpu_mark, may_join
+from planner.requests import GroupRequest, virtual_cluster_request
+from planner.reservation import plan_reservation
+from planner.waiting import LookAgain, Reserve, first_step, progress_text, still_waiting
+from tests.places_cases import small_nodes
+
+REQUEST = virtual_cluster_request([2, 2], name="train")
+
+
+def _busy() -> Inventory:
+    free = Amounts(milli_cpus=64_000, gpu_share=10_000)
+    return Inventory(evolve(node, free=free) for node in small_nodes(2, 2).nodes)
+
+
+def test_busy_is_reserved_and_waited_for() -> None:
+    """What others hold comes back: Ray is asked at once."""
+    assert first_step(plan_reservation([REQUEST], _busy()), 0, 6) == Reserve()
+
+
+def test_impossible_is_looked_at_again_with_growing_pauses() -> None:
+    """Nodes may still be joining; the last look raises."""
+    plan = plan_reservation([REQUEST], small_nodes(2, 1))
+    steps = [first_step(plan, look, 3) for look in range(2)]
+    assert [each.pause for each in steps if isinstance(each, LookAgain)] == [1.0, 2.0]
+    assert all("missing on" in each.why for each in steps if isinstance(each, LookAgain))
+    with pytest.raises(ResourceInsufficientError, match="1 GPU"):
+        first_step(plan, 2, 3)
+
+
+def test_only_what_is_missing_is_waited_for() -> None:
+    """Placement groups that are ready are asked for no more; a unified one is whole or not."""
+    uneven = evolve(REQUEST, bundles_per_node=(2, 0, 3))
+    left = still_waiting(uneven, [True, False])
+    assert left is not None
+    assert left.bundles_per_node == (3,)
+    assert still_waiting(REQUEST, [True, True]) is None
+    unified: GroupRequest = evolve(REQUEST, unified=True)
+    assert still_waiting(unified, [False]) == unified
+
+
+def test_progress_names_what_is_busy_and_where() -> None:
+    """The text says how far it is, what is missing, on which node."""
+    told = progress_text("train", plan_reservation([REQUEST], _busy()), [False, False], 20.4, 180.0)
+    assert told.startswith(
+        "virtual cluster 'train': 2 of 2 placement groups are not ready after 20 of 180 s: "
+    )
+    assert "it fits on node 'n0' once 1 GPU more is free there" in told
+    fits = plan_reservation([REQUEST], small_nodes(2, 2))
+    assert "Ray should place it soon" in progress_text("train", fits, [False], 1.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("environment", "mark"),
+    [
+        ({}, "all"),
+        ({"CUDA_VISIBLE_DEVICES": "1,0"}, "0_1"),
+        ({"CUDA_VISIBLE_DEVICES": "10,2"}, "2_10"),
+        ({"CUDA_VISIBLE_DEVICES": ""}, "none"),
+        ({"HIP_VISIBLE_DEVICES": "3"}, "3"),
+    ],
+)
+def test_mark_says_which_gpus_a_driver_sees(environment: dict[str, str], mark: str) -> None:
+    """Their order does not matter, and none is not all."""
+    assert gpu_mark(environment) == mark
+
+
+def test_local_cluster_is_joined_by_its_like_only() -> None:
+    """A marked cluster wants the same GPUs; one that nobody marked must be announced."""
+    assert may_join([{GPU_MARK_LABEL: "0_1"}], "0_1", announced=False)
+    assert not may_join([{GPU_MARK_LABEL: "0_1"}], "0", announced=True)
+    assert may_join([{}, {"zone": "a"}], "0", announced=True)
+    assert not may_join([{}, {"zone": "a"}], "0", announced=False)

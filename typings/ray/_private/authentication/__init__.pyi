@@ -1,0 +1,1 @@
+from ray._private.authentication import authentication_token_setup as authentication_token_setup

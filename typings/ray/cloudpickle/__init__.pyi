@@ -1,0 +1,23 @@
+from collections.abc import Callable, Iterable
+from pickle import PickleBuffer
+from types import ModuleType
+from typing import Any
+
+from _typeshed import ReadableBuffer
+
+def dumps(
+    obj: object,
+    protocol: int | None = None,
+    buffer_callback: Callable[[PickleBuffer], object] | None = None,
+) -> bytes: ...
+def loads(
+    data: ReadableBuffer,
+    /,
+    *,
+    fix_imports: bool = True,
+    encoding: str = "ASCII",
+    errors: str = "strict",
+    buffers: Iterable[ReadableBuffer] | None = (),
+) -> Any: ...
+def register_pickle_by_value(module: ModuleType) -> None: ...
+def unregister_pickle_by_value(module: ModuleType) -> None: ...
