@@ -2,15 +2,17 @@
 
 A reservation that only has to wait for others is made at once, so that Ray serves it as soon as
 it can; one that can never fit is not made at all. Nodes may still be joining, so the latter is
-looked at a few times before it is an error.
+looked at a few times before it is an error. Ray tells of freed resources a little late, so a
+reservation that would crowd onto fewer nodes than it could have is looked at again, too.
 """
 
+import logging
 from collections.abc import Sequence
 
 from attrs import evolve, frozen
 
 from planner.requests import GroupRequest
-from planner.reservation import ReservationPlan
+from planner.reservation import NeverFits, ReservationPlan
 
 __all__ = ["LookAgain", "Reserve", "first_step", "progress_text", "still_waiting"]
 
@@ -27,28 +29,52 @@ class LookAgain:
     Attributes:
         pause: Seconds until the next look.
         why: What is missing.
+        level: How important that is, as ``logging`` counts.
     """
 
     pause: float
     why: str
+    level: int = logging.WARNING
 
 
-def first_step(plan: ReservationPlan, look: int, looks: int) -> Reserve | LookAgain:
+CROWDED_PAUSES = (0.1, 0.2, 0.4, 0.8)
+"""Seconds between looks at a cluster on which only fewer nodes than could be have room now."""
+
+
+def first_step(
+    plan: ReservationPlan, all_free: ReservationPlan, look: int, looks: int
+) -> Reserve | LookAgain:
     """What to do about a reservation that is not made yet.
 
     Args:
         plan: What fits where.
+        all_free: The same, were everything free.
         look: How many times was looked before.
-        looks: How many times may be looked in all.
+        looks: How many times may be looked in all before it is given up.
 
     Raises:
         ResourceInsufficientError: It can't fit, and it was looked at often enough.
     """
     if plan.possible:
+        now, wanted = len(_nodes(plan)), len(_nodes(all_free))
+        if now < wanted and look < len(CROWDED_PAUSES):
+            why = (
+                f"it has room on {now} node{'s'[: now > 1]} now, and on {wanted} once they are free"
+            )
+            return LookAgain(pause=CROWDED_PAUSES[look], why=why, level=logging.INFO)
         return Reserve()
     if look + 1 >= looks:
         plan.check()
     return LookAgain(pause=float(2**look), why=_verdicts(plan))
+
+
+def _nodes(plan: ReservationPlan) -> set[str]:
+    return {
+        verdict.node_id
+        for group in plan.placement_groups
+        for verdict in group.verdicts
+        if not isinstance(verdict, NeverFits)
+    }
 
 
 def still_waiting(request: GroupRequest, ready: Sequence[bool]) -> GroupRequest | None:

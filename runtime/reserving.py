@@ -102,12 +102,12 @@ def _planned(
     look = 0
     while True:
         seen = observe_inventory()
-        plan = plan_reservation([request], chosen_nodes(spec.nodes, seen))
-        step = first_step(plan, look, looks)
+        able = chosen_nodes(spec.nodes, seen)
+        plan = plan_reservation([request], able)
+        step = first_step(plan, plan_reservation([request], able.all_free()), look, looks)
         if isinstance(step, LookAgain):
-            _log.warning(
-                "virtual cluster %r: %s; looking again in %g s", spec.pool, step.why, step.pause
-            )
+            told = (spec.pool, step.why, step.pause)
+            _log.log(step.level, "virtual cluster %r: %s; looking again in %g s", *told)
             time.sleep(step.pause)
             look += 1
             continue

@@ -22,17 +22,33 @@ def _busy() -> Inventory:
 
 def test_busy_is_reserved_and_waited_for() -> None:
     """What others hold comes back: Ray is asked at once."""
-    assert first_step(plan_reservation([REQUEST], _busy()), 0, 6) == Reserve()
+    plan = plan_reservation([REQUEST], _busy())
+    assert first_step(plan, plan, 0, 6) == Reserve()
+
+
+def test_crowding_is_looked_at_again_before_it_is_taken() -> None:
+    """What was given back a moment ago may still be counted as held on one of the nodes."""
+    request = evolve(REQUEST, apart=True)
+    nodes = small_nodes(2, 4)
+    first = evolve(nodes.nodes[0], free=Amounts(milli_cpus=64_000))
+    held = Inventory([first, nodes.nodes[1]])
+    plan, roomy = plan_reservation([request], held), plan_reservation([request], nodes)
+    step = first_step(plan, roomy, 0, 6)
+    assert isinstance(step, LookAgain)
+    assert step.why == "it has room on 1 node now, and on 2 once they are free"
+    assert step.pause < 1
+    assert first_step(plan, roomy, 4, 6) == Reserve()
+    assert first_step(roomy, roomy, 0, 6) == Reserve()
 
 
 def test_impossible_is_looked_at_again_with_growing_pauses() -> None:
     """Nodes may still be joining; the last look raises."""
     plan = plan_reservation([REQUEST], small_nodes(2, 1))
-    steps = [first_step(plan, look, 3) for look in range(2)]
+    steps = [first_step(plan, plan, look, 3) for look in range(2)]
     assert [each.pause for each in steps if isinstance(each, LookAgain)] == [1.0, 2.0]
     assert all("missing on" in each.why for each in steps if isinstance(each, LookAgain))
     with pytest.raises(ResourceInsufficientError, match="1 GPU"):
-        first_step(plan, 2, 3)
+        first_step(plan, plan, 2, 3)
 
 
 def test_only_what_is_missing_is_waited_for() -> None:
