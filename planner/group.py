@@ -1,6 +1,7 @@
 """What the hosts of a worker group are started with: every argument checked, nothing started."""
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 from attrs import evolve, field, frozen
 
@@ -99,7 +100,7 @@ class GroupArguments:
     options: Mapping[str, object] = field(factory=dict)
     sources: EnvironmentSources = EnvironmentSources()
     policy: EnvironmentPolicy = EnvironmentPolicy()
-    names_taken: Container[str] = frozenset()
+    names_taken: AbstractSet[str] = frozenset()
     asynchronous: bool = False
     notes: tuple[str, ...] = ()
     places: PlaceArguments = PlaceArguments()

@@ -1,6 +1,9 @@
 """Where every worker of a group is and what it is told: the launch as a plan."""
 
+from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
+
+from attrs import frozen
 
 from planner.accelerators import GpuVisibility, accelerator_of
 from planner.affinity import Affinity, plan_affinity
@@ -216,28 +219,22 @@ def _workers(
     ports: Mapping[int, tuple[int, int]],
     bound: Mapping[int, Affinity],
 ) -> tuple[WorkerPlan, ...]:
-    domains = domains_of(spec.places.topology)
-    on_node: dict[str, list[int]] = {}
-    for rank, index in enumerate(order):
-        on_node.setdefault(facts[index].node_id, []).append(rank)
-    node_ranks = {node_id: node_rank for node_rank, node_id in enumerate(on_node)}
-    local = {rank: place for ranks in on_node.values() for place, rank in enumerate(ranks)}
-    gpus_on_node = {
-        node_id: tuple(dict.fromkeys(gpu for rank in ranks for gpu in facts[order[rank]].gpus))
-        for node_id, ranks in on_node.items()
-    }
+    nodes = _nodes(spec, facts, order)
     switched_on = _switched_on(spec.environment.variables)
+    seated: Counter[str] = Counter()
     workers: list[WorkerPlan] = []
     for rank, index in enumerate(order):
         slot, fact = spec.slots[index], facts[index]
         name = slot.name(spec.name)
         override = spec.overrides[index] if spec.overrides else None
         accelerator = accelerator_of(fact.accelerator, fact.visible_variables)
+        node, place = nodes[fact.node_id], seated[fact.node_id]
+        seated[fact.node_id] = place + 1
         visible, local_rank = _devices(
             _visibility(spec, override, accelerator.opt_out, switched_on),
             fact.gpus,
-            gpus_on_node[fact.node_id],
-            local[rank],
+            node.gpus,
+            place,
         )
         workers.append(
             WorkerPlan(
@@ -252,22 +249,51 @@ def _workers(
                 tied_bundles=slot.tied_bundles if slot.is_leader else None,
                 gpu_share=_share_of(spec, index),
                 node_id=fact.node_id,
-                node_rank=node_ranks[fact.node_id],
-                node_local_rank=local[rank],
-                local_world_size=len(on_node[fact.node_id]),
+                node_rank=node.rank,
+                node_local_rank=place,
+                local_world_size=node.ranks,
                 local_rank=local_rank,
                 address=fact.address,
                 gpus=fact.gpus,
                 visible=visible,
                 device_variable=accelerator.visible,
                 overrides=override,
-                domain=domains.get(fact.node_id),
+                domain=node.domain,
                 ports=ports.get(rank),
                 affinity=bound.get(rank),
                 profiler=profiler_of(spec.places.profiles, name),
             )
         )
     return tuple(workers)
+
+
+@frozen(kw_only=True)
+class _UsedNode:
+    rank: int
+    ranks: int
+    gpus: tuple[str, ...]
+    domain: str | None
+
+
+def _nodes(
+    spec: GroupSpec, facts: Sequence[HostFacts], order: Sequence[int]
+) -> dict[str, _UsedNode]:
+    """The nodes of the group, in the order in which ranks come to them."""
+    domains = domains_of(spec.places.topology)
+    gpus: dict[str, list[str]] = {}
+    ranks: Counter[str] = Counter()
+    for fact in (facts[index] for index in order):
+        gpus.setdefault(fact.node_id, []).extend(fact.gpus)
+        ranks[fact.node_id] += 1
+    return {
+        node_id: _UsedNode(
+            rank=place,
+            ranks=ranks[node_id],
+            gpus=tuple(dict.fromkeys(held)),
+            domain=domains.get(node_id),
+        )
+        for place, (node_id, held) in enumerate(gpus.items())
+    }
 
 
 def _visibility(

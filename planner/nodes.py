@@ -3,6 +3,7 @@
 import ipaddress
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 
 from attrs import field, frozen
 
@@ -201,11 +202,9 @@ def _check_amounts(node: Node, findings: Findings) -> None:
             findings.add("free", problem, "give at most what the node has")
 
 
+@lru_cache(maxsize=4096)
 def natural_key(text: str) -> NaturalKey:
     """A sort key under which numbers inside a text count as numbers: ``n2`` before ``n10``."""
-    if text.isdecimal():
-        # Ids of GPUs, the most frequent case by far.
-        return ((0, int(text), ""),)
     parts = re.split(r"([0-9]+)", text)
     return tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part)
 

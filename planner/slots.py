@@ -2,7 +2,8 @@
 
 import re
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 
 from attrs import evolve, frozen
 
@@ -64,14 +65,12 @@ def plan_slots(
         Slots by placement group, then bundle.
     """
     wanted = _wanted(workers_per_node, bundle_counts, findings)
-    pairs = [
+    pairs = (
         (group, bundle)
         for group, count in enumerate(wanted)
         for bundle in range(min(count, bundle_counts[group]))
-    ]
-    if not pairs and not findings:
-        findings.add("workers_per_node", "the group has no worker", "ask for at least one")
-    return tuple(
+    )
+    slots = tuple(
         Slot(
             tied_group=index,
             member=0,
@@ -82,6 +81,9 @@ def plan_slots(
         )
         for index, (group, bundle) in enumerate(pairs)
     )
+    if not slots and not findings:
+        findings.add("workers_per_node", "the group has no worker", "ask for at least one")
+    return slots
 
 
 def _wanted(given: object, bundle_counts: Sequence[int], findings: Findings) -> list[int]:
@@ -220,7 +222,7 @@ def choose_prefix(
     prefix: object,
     worker_class: str,
     slots: Sequence[Slot],
-    taken: Container[str] | Mapping[str, str],
+    taken: AbstractSet[str],
     findings: Findings,
 ) -> str:
     """The prefix of the group's worker names.
@@ -236,6 +238,8 @@ def choose_prefix(
         base = re.sub(r"\W", "-", worker_class.rpartition(".")[2], flags=re.ASCII).lstrip("_-")
         base = base[: _LONGEST_PREFIX // 2] or "worker"
         tries = [base, *(f"{base}-{number}" for number in range(2, 10_000))]
+        if not taken:
+            return base
         return next(t for t in tries if not any(slot.name(t) in taken for slot in slots))
     if not _PREFIX.fullmatch(prefix) or len(prefix) > _LONGEST_PREFIX:
         findings.add(
@@ -245,7 +249,7 @@ def choose_prefix(
             f"{_LONGEST_PREFIX} characters at most",
         )
         return prefix
-    clashes = sorted(slot.name(prefix) for slot in slots if slot.name(prefix) in taken)
+    clashes = sorted(taken & {slot.name(prefix) for slot in slots}) if taken else []
     if clashes:
         findings.add(
             "name_prefix",

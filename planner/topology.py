@@ -141,6 +141,8 @@ def sort_bundles(
     given = tuple(facts)
     _check_bundles(given, topology, segment_size)
     addresses = {each.node_id: each.address for each in given}
+    if len(addresses) == 1 and segment_size is None:
+        return tuple(sorted(given, key=_on_node))
     known = {} if topology is None else topology
     nodes = sorted(addresses, key=topology_key(known, addresses))
     if segment_size is not None:

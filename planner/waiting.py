@@ -6,7 +6,6 @@ looked at a few times before it is an error. Ray tells of freed resources a litt
 reservation that would crowd onto fewer nodes than it could have is looked at again, too.
 """
 
-import logging
 from collections.abc import Sequence
 
 from attrs import evolve, frozen
@@ -29,12 +28,12 @@ class LookAgain:
     Attributes:
         pause: Seconds until the next look.
         why: What is missing.
-        level: How important that is, as ``logging`` counts.
+        is_brief: Whether it should pass in a moment, so that nobody need be told.
     """
 
     pause: float
     why: str
-    level: int = logging.WARNING
+    is_brief: bool = False
 
 
 CROWDED_PAUSES = (0.1, 0.2, 0.4, 0.8)
@@ -61,7 +60,7 @@ def first_step(
             why = (
                 f"it has room on {now} node{'s'[: now > 1]} now, and on {wanted} once they are free"
             )
-            return LookAgain(pause=CROWDED_PAUSES[look], why=why, level=logging.INFO)
+            return LookAgain(pause=CROWDED_PAUSES[look], why=why, is_brief=True)
         return Reserve()
     if look + 1 >= looks:
         plan.check()

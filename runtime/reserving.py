@@ -107,7 +107,8 @@ def _planned(
         step = first_step(plan, plan_reservation([request], able.all_free()), look, looks)
         if isinstance(step, LookAgain):
             told = (spec.pool, step.why, step.pause)
-            _log.log(step.level, "virtual cluster %r: %s; looking again in %g s", *told)
+            level = logging.INFO if step.is_brief else logging.WARNING
+            _log.log(level, "virtual cluster %r: %s; looking again in %g s", *told)
             time.sleep(step.pause)
             look += 1
             continue

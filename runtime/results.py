@@ -3,8 +3,9 @@
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
+from planner.dispatch import DispatchPlan
 from planner.findings import Findings
 from planner.outcomes import RankIdentity, ranks_text
 from planner.whole_numbers import whole_number
@@ -86,6 +87,17 @@ class MultiWorkerFuture:
             )
         findings.check()
         self._by_rank: dict[int, Reference] = dict(zip(called, self.futures, strict=True))
+
+    @classmethod
+    def of_call(cls, futures: list[Reference], plan: DispatchPlan, method_name: str) -> Self:
+        """The futures of a call that was sent as planned, which needs no check."""
+        made = cls.__new__(cls)
+        made.futures = futures
+        made.called_workers = list(plan.ranks)
+        made.return_from_workers = list(plan.returns)
+        made._method = method_name
+        made._by_rank = dict(zip(plan.ranks, futures, strict=True))
+        return made
 
     def get_results(
         self,

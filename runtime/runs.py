@@ -193,7 +193,7 @@ class Runs:
             ),
         )
         futures = self._sender.send(plan, method, common, kwargs)
-        return MultiWorkerFuture(futures, plan.returns, plan.ranks, method_name)
+        return MultiWorkerFuture.of_call(futures, plan, method_name)
 
     def get_all_worker_results(
         self,
