@@ -98,6 +98,7 @@ def plan_same(
     world_size: int,
     first_only: Sequence[str] | None,
     findings: Findings,
+    absent: frozenset[int] = frozenset(),
 ) -> DispatchPlan:
     """Call every worker with the same arguments, or only those at coordinate 0 of some axes.
 
@@ -106,8 +107,9 @@ def plan_same(
         world_size: How many workers there are.
         first_only: ``run_rank_0_only_axes``: axes of which only coordinate 0 is called.
         findings: Where problems are recorded; they are raised before this returns.
+        absent: Ranks that the group has given up; they are left out.
     """
-    ranks = _selected(mesh, world_size, first_only, findings)
+    ranks = _selected(mesh, world_size, first_only, findings, absent)
     return DispatchPlan(kind=CallKind.SAME, ranks=ranks, slices=(0,) * len(ranks), returns=ranks)
 
 
@@ -116,9 +118,10 @@ def plan_per_worker(
     world_size: int,
     first_only: Sequence[str] | None,
     findings: Findings,
+    absent: frozenset[int] = frozenset(),
 ) -> DispatchPlan:
     """Call workers as ``plan_same`` does, each with its own value of every argument."""
-    ranks = _selected(mesh, world_size, first_only, findings)
+    ranks = _selected(mesh, world_size, first_only, findings, absent)
     return DispatchPlan(
         kind=CallKind.PER_WORKER,
         ranks=ranks,
@@ -211,6 +214,21 @@ def _selected(
     world_size: int,
     first_only: object,
     findings: Findings,
+    absent: frozenset[int],
+) -> tuple[int, ...]:
+    ranks = _at_first(mesh, world_size, first_only, findings)
+    left = tuple(rank for rank in ranks if rank not in absent) if absent else ranks
+    if not left:
+        findings.fail(
+            "run_rank_0_only_axes",
+            f"all {len(ranks)} ranks that it chooses were given up",
+            "choose others, or resize the group",
+        )
+    return left
+
+
+def _at_first(
+    mesh: NamedSharding | None, world_size: int, first_only: object, findings: Findings
 ) -> tuple[int, ...]:
     if first_only is None or (isinstance(first_only, Sequence) and not first_only):
         findings.check()

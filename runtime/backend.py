@@ -61,6 +61,9 @@ class Backend(Protocol):
     def start_companion(self, node_id: str, name: str) -> Actor:
         """Submit a ``runtime.companion.Companion`` on a node; returns at once."""
 
+    def death(self, actor: Actor) -> BaseException | None:
+        """The error of an actor that is known here to be gone; at no cost while it lives."""
+
     def words_of_death(self, error: BaseException) -> "WordsOfDeath | None":
         """What an error says of a process that is gone; None when it says nothing of the kind."""
 

@@ -234,8 +234,12 @@ def _entries(
     """What to call for each rank; it takes what is then left in the rank's message."""
     method, returning = bound.method, frozenset(plan.returns)
     share = {each.name: each.share for each in plan.arguments if each.share}
+    quiet = frozenset(plan.ranks) - returning
+    plain = sender.entries(plan.ranks, method, quiet)
+    if method.is_plain and not options.timed and not share and not _joins(messages):
+        return plain
     entries: list[Callable[..., Any]] = []
-    for rank, message in zip(plan.ranks, messages, strict=True):
+    for rank, message, usual in zip(plan.ranks, messages, plain, strict=True):
         returns = rank in returning
         joined = {name: each for name, each in message.items() if isinstance(each, Joined)}
         if (options.timed or share or joined) and not method.kind.streams:
@@ -254,8 +258,12 @@ def _entries(
             )
             entries.append(partial(call.remote, method.name))
         else:
-            entries.append(partial(sender.entry(rank, method, not returns), method.name))
+            entries.append(usual)
     return entries
+
+
+def _joins(messages: Sequence[Mapping[str, Any]]) -> bool:
+    return any(isinstance(value, Joined) for each in messages for value in each.values())
 
 
 def _served(

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
@@ -144,7 +145,7 @@ class Sender:
         findings.check()
         if not slices:
             return self._send_same(plan, method, shared)
-        entries = self._entries(plan, method)
+        entries = self.entries(plan.ranks, method, plan.quiet)
         return [
             entry(
                 **shared,
@@ -160,7 +161,7 @@ class Sender:
         self, plan: DispatchPlan, method: Method, arguments: Mapping[str, object]
     ) -> list[Reference]:
         # A single call carries its arguments itself: they are serialised once whatever they are.
-        entry = self._entries(plan, method)[0]
+        entry = self.entries(plan.ranks, method, plan.quiet)[0]
         try:
             return [entry(**arguments)]
         except Exception:
@@ -173,21 +174,19 @@ class Sender:
     def _send_same(
         self, plan: DispatchPlan, method: Method, shared: Mapping[str, object]
     ) -> list[Reference]:
-        return [entry(**shared) for entry in self._entries(plan, method)]
+        return [entry(**shared) for entry in self.entries(plan.ranks, method, plan.quiet)]
 
-    def _entries(self, plan: DispatchPlan, method: Method) -> list[_Entry]:
-        """For each rank of the plan, what takes the method's arguments."""
+    def entries(
+        self, ranks: Sequence[int], method: Method, quiet: AbstractSet[int]
+    ) -> list[_Entry]:
+        """For each rank, what takes the arguments; those of ``quiet`` send nothing back."""
         if not method.is_plain:
-            return [
-                partial(self.entry(rank, method, rank in plan.quiet), method.name)
-                for rank in plan.ranks
-            ]
-        quiet = plan.quiet
+            return [partial(self.entry(rank, method, rank in quiet), method.name) for rank in ranks]
         if not quiet:
             plain = self._plain(method)
-            return [plain[rank] for rank in plan.ranks]
+            return [plain[rank] for rank in ranks]
         both = self._plain(method), self._drains(method)
-        return [both[rank in quiet][rank] for rank in plan.ranks]
+        return [both[rank in quiet][rank] for rank in ranks]
 
     # Looking an actor's method up costs more than calling it: it is done once per worker.
 

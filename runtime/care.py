@@ -241,11 +241,14 @@ class Care:
         return range(self.plan.world_size) if ranks is None else ranks
 
 
-def admission(health: Health, in_flight: InFlight) -> Callable[[Sequence[int]], None]:
+def admission(
+    health: Health, in_flight: InFlight, actors: Sequence[Actor]
+) -> Callable[[Sequence[int]], None]:
     """What refuses a call to ranks that nobody can vouch for, or one too many."""
 
     # It does not hold the group: a group that nobody holds any more is ended at once.
     def admit(ranks: Sequence[int]) -> None:
+        health.look(actors)
         health.check(ranks)
         in_flight.admit(len(ranks))
 

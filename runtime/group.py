@@ -187,7 +187,7 @@ class RayWorkerGroup(Runs, Calls, Care):
             methods=launched.methods,
             actors=launched.actors,
             backend=self.backend,
-            admit=admission(self._health, self._in_flight),
+            admit=admission(self._health, self._in_flight, launched.actors),
             sent=self._in_flight.sent,
         )
 

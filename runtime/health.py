@@ -8,8 +8,9 @@ from attrs import frozen
 from planner.launch import LaunchPlan
 from planner.outcomes import ranks_text
 from planner.recovery import Domain, FailurePolicy, Survivors, domain_of
-from runtime.backend import Backend, Reference
+from runtime.backend import Actor, Backend, Reference
 from runtime.errors import ExecutionError, WorkerGroupError
+from runtime.gather import Gathered, error_of
 from runtime.lane import Lane
 
 __all__ = ["Health", "InconsistentGroupError"]
@@ -77,6 +78,18 @@ class Health:
             why = str(error).partition("\n")[0]
             with self._lock:
                 self._troubles.append(_Trouble(why, dead, left))
+
+    def look(self, actors: Sequence[Actor]) -> None:
+        """Take note of ranks that died while nobody waited for them through the group."""
+        found = {rank: self._backend.death(actor) for rank, actor in enumerate(actors)}
+        known = {*self.dead(), *self.absent} if any(found.values()) else set[int]()
+        errors = {
+            rank: error for rank, error in found.items() if error is not None and rank not in known
+        }
+        if errors:
+            error_of(
+                f"worker group {self.plan.group!r}", Gathered(errors=errors), self._lane.roster
+            )
 
     def broken(self) -> tuple[int, ...]:
         """The ranks that are dead, or still in a failed call; sorted."""

@@ -199,6 +199,11 @@ class World:
         """Make one that looks at the processes of this world."""
         return self._start(name, node_id, lambda _: WorldCompanion(self))
 
+    def death(self, actor: InProcessActor) -> BaseException | None:
+        """What it died of."""
+        why = actor.process.death
+        return None if why is None else ProcessDiedError(why)
+
     def words_of_death(self, error: BaseException) -> WordsOfDeath | None:
         """What the dead process said."""
         return WordsOfDeath(str(error)) if isinstance(error, ProcessDiedError) else None

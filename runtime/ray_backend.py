@@ -57,6 +57,12 @@ BUILD_SECONDS = 1800.0
 NAME_SECONDS = 10.0
 """How long a name that is free on the cluster may seem to be taken."""
 
+DEATH_SECONDS = 5.0
+"""How long Ray may take to say why an actor is dead."""
+
+_DEAD = 4
+"""``DEAD`` among the states of an actor; a number in Ray's messages, so it does not change."""
+
 # Python 3.11 keeps the depth of the parser in one place for all threads.
 _PARSER = threading.Lock()
 
@@ -133,6 +139,16 @@ class RayBackend:
         options: dict[str, Any] = {"num_cpus": 0, "max_restarts": 0, "name": name}
         actor: ActorHandle[Any] = _COMPANION.options(**options, scheduling_strategy=where).remote()
         return actor
+
+    def death(self, actor: ActorHandle[Any]) -> BaseException | None:
+        """Ray tells every process that holds an actor's handle when the actor dies."""
+        if actor._get_local_state() != _DEAD:
+            return None
+        try:
+            ray.get(actor.__ray_ready__.remote(), timeout=DEATH_SECONDS)
+        except RayError as error:
+            return error
+        return None
 
     def words_of_death(self, error: BaseException) -> WordsOfDeath | None:
         """What Ray says, and when its actor table says it was."""

@@ -77,6 +77,8 @@ class Runs:
     ) -> list[Any]:
         """Call every worker with the same arguments, or only those at coordinate 0 of some axes.
 
+        Workers that ``resize`` has given up are left out.
+
         Returns:
             One future per called worker, in rank order.
 
@@ -87,9 +89,9 @@ class Runs:
         method = self._sender.method(method_name, len(args), tuple(kwargs))
         plan = self._sender.plan(
             method_name,
-            ("same", _key(run_rank_0_only_axes)),
+            ("same", _key(run_rank_0_only_axes), absent := self._health.absent),
             lambda findings: plan_same(
-                self.plan.mesh, self.world_size, run_rank_0_only_axes, findings
+                self.plan.mesh, self.world_size, run_rank_0_only_axes, findings, absent
             ),
         )
         return self._sender.send(plan, method, kwargs, {})
@@ -103,6 +105,8 @@ class Runs:
         **kwargs: Sequence[object],
     ) -> list[Any]:
         """Call workers each with its own data: every argument is a list, one value per worker.
+
+        Workers that ``resize`` has given up are left out.
 
         Args:
             method_name: What to call.
@@ -126,9 +130,9 @@ class Runs:
         method = self._sender.method(method_name, len(args), (*common, *kwargs))
         plan = self._sender.plan(
             method_name,
-            ("multiple", _key(run_rank_0_only_axes)),
+            ("multiple", _key(run_rank_0_only_axes), absent := self._health.absent),
             lambda findings: plan_per_worker(
-                self.plan.mesh, self.world_size, run_rank_0_only_axes, findings
+                self.plan.mesh, self.world_size, run_rank_0_only_axes, findings, absent
             ),
         )
         return self._sender.send(plan, method, common, kwargs)

@@ -131,10 +131,16 @@ class Running:
 
     def standing(self, errors: Mapping[int, BaseException]) -> Gathered:
         """How every rank stands."""
+        waiting = {
+            rank: self.backend.end_of(reference) if self.backend.is_stream(reference) else reference
+            for reference, rank in self.left.items()
+            if rank not in errors
+        }
         return Gathered(
             values=dict.fromkeys(self.ended),
             errors=errors,
-            pending=tuple(sorted(set(self.left.values()) - set(errors))),
+            pending=tuple(sorted(waiting)),
+            waiting=waiting,
         )
 
     def _answer(self, rank: int, value: Any) -> Answer[Any]:

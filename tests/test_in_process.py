@@ -271,10 +271,25 @@ def test_a_rollout_group_shrinks_and_grows(cluster: InProcessCluster) -> None:
         with pytest.raises(InconsistentGroupError, match="rank 3: they were given up"):
             group.run_single_worker_single_data("pid", 3)
         assert len(cluster.live) == 2
+        assert _all(group, "total") == [5, 5]
+        group.backend.get(group.run_all_workers_multiple_data("add", value=[1, 2]), 1.0)
         assert [each.rank for each in group.resize([0, 1, 2, 3]).start] == [2, 3]
-        assert _all(group, "total") == [5, 5, 0, 0]
+        assert _all(group, "total") == [6, 7, 0, 0]
         with pytest.raises(PlanError, match="none would be left"):
             group.resize([])
+
+
+def test_a_death_that_nobody_waited_for_is_noticed_by_the_next_call(
+    cluster: InProcessCluster,
+) -> None:
+    """The others would wait in a collective for a rank that never comes."""
+    with _group(cluster) as group:
+        cluster.kill_worker(group, 2)
+        with pytest.raises(InconsistentGroupError, match=r"rank 2: .*Call recover\(\) or end"):
+            group.run_all_workers_single_data("pid")
+        assert group.broken == (2,)
+        group.recover()
+        assert len(_all(group, "pid")) == 4
 
 
 def test_the_end_is_reported(cluster: InProcessCluster) -> None:
