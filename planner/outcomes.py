@@ -4,9 +4,18 @@ from collections.abc import Mapping, Sequence
 
 from attrs import frozen
 
-from planner.failure_causes import Death
+from planner.failure_causes import Death, DeathCause
 
-__all__ = ["FailureReport", "RankFailure", "RankIdentity", "fold_failures", "ranks_text"]
+__all__ = [
+    "FailureReport",
+    "RankFailure",
+    "RankIdentity",
+    "fold_failures",
+    "ranks_of_lost_nodes",
+    "ranks_text",
+]
+
+_LOST_WITH_OTHERS = {DeathCause.NODE_LOST, DeathCause.UNAVAILABLE, DeathCause.UNKNOWN}
 
 
 @frozen(kw_only=True)
@@ -134,6 +143,26 @@ def fold_failures(
         running=tuple(sorted(rank for rank in called if rank not in ended)),
         seconds=seconds,
     )
+
+
+def ranks_of_lost_nodes(
+    failures: Sequence[RankFailure], pending: Sequence[int], nodes: Mapping[int, str]
+) -> tuple[int, ...]:
+    """Ranks that have not answered, on nodes that seem lost: they deserve a longer wait.
+
+    Ray notices the loss of a node for one process after the other.
+
+    Args:
+        failures: What has failed.
+        pending: Who has not answered.
+        nodes: The node of each rank, as far as it is known.
+    """
+    lost = {
+        nodes.get(each.rank)
+        for each in failures
+        if each.death is not None and each.death.cause in _LOST_WITH_OTHERS
+    } - {None}
+    return tuple(rank for rank in pending if nodes.get(rank) in lost)
 
 
 def failure_text(report: FailureReport, identities: Mapping[int, RankIdentity]) -> str:

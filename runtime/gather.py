@@ -6,7 +6,13 @@ from typing import Any
 
 from attrs import evolve, field, frozen
 
-from planner.outcomes import RankFailure, RankIdentity, fold_failures, ranks_text
+from planner.outcomes import (
+    RankFailure,
+    RankIdentity,
+    fold_failures,
+    ranks_of_lost_nodes,
+    ranks_text,
+)
 from runtime.backend import Backend, OutOfTimeError, Reference
 from runtime.errors import WorkerGroupError, worker_group_error
 from runtime.roster import Roster
@@ -17,6 +23,9 @@ _log = logging.getLogger("rankplan")
 
 GRACE_SECONDS = 0.5
 """How long the others have to answer once one has failed, so that one error names them all."""
+
+LOST_NODE_SECONDS = 5.0
+"""How long the other ranks of a node that seems lost have to fail too."""
 
 PROGRESS_SECONDS = 60.0
 """How often a wait without end says whom it waits for."""
@@ -120,12 +129,34 @@ def error_of(
     """The one error for everything that was gathered."""
     roster = identities if isinstance(identities, Roster) else None
     failures = [failure_of(rank, error, roster) for rank, error in gathered.errors.items()]
+    if roster is not None:
+        late = ranks_of_lost_nodes(failures, tuple(gathered.waiting), roster.nodes)
+        if late:
+            gathered = _with_late(roster.backend, gathered, late)
+            failures = [failure_of(rank, error, roster) for rank, error in gathered.errors.items()]
     called = [*gathered.values, *gathered.errors, *gathered.pending]
     report = fold_failures(subject, failures, called, tuple(gathered.values), gathered.seconds)
     error = worker_group_error(report, identities, gathered.errors)
     if roster is not None and not gathered.is_complete:
         roster.tell(error, gathered.waiting)
     return error
+
+
+def _with_late(backend: Backend, gathered: Gathered, late: Sequence[int]) -> Gathered:
+    """The same with what some ranks still say."""
+    more = _sorted_out(backend, {rank: gathered.waiting[rank] for rank in late}, LOST_NODE_SECONDS)
+    left = {
+        rank: each
+        for rank, each in gathered.waiting.items()
+        if rank not in late or rank in more.waiting
+    }
+    return evolve(
+        gathered,
+        values={**gathered.values, **more.values},
+        errors={**gathered.errors, **more.errors},
+        pending=tuple(rank for rank in gathered.pending if rank in left),
+        waiting=left,
+    )
 
 
 def failure_of(rank: int, error: BaseException, roster: Roster | None = None) -> RankFailure:

@@ -1,14 +1,17 @@
 """How a failure is told: folded by cause, first in time first, with every rank accounted for."""
 
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
+from planner.failure_causes import Death, DeathCause
 from planner.outcomes import (
     FailureReport,
     RankFailure,
     RankIdentity,
     failure_text,
     fold_failures,
+    ranks_of_lost_nodes,
     ranks_text,
 )
 
@@ -104,6 +107,20 @@ def test_an_unknown_rank_is_still_told() -> None:
     assert failure_text(report, {}) == (
         "train(): 1 of 1 ranks failed; first rank 9\n  rank 9: ValueError: boom"
     )
+
+
+def test_the_ranks_of_a_lost_node_are_waited_for() -> None:
+    """Not those of other nodes, and not the neighbours of a process that was killed by itself."""
+    nodes = {0: "a", 1: "a", 2: "b", 3: "b", 4: "c"}
+
+    def dead(rank: int, cause: DeathCause) -> RankFailure:
+        return evolve(failed(rank), death=Death(cause=cause, detail=""))
+
+    lost = [dead(0, DeathCause.NODE_LOST), failed(2)]
+    assert ranks_of_lost_nodes(lost, [1, 3, 4], nodes) == (1,)
+    assert ranks_of_lost_nodes([dead(3, DeathCause.UNAVAILABLE)], [1, 2], nodes) == (2,)
+    assert ranks_of_lost_nodes([dead(0, DeathCause.SIGNAL)], [1], nodes) == ()
+    assert ranks_of_lost_nodes(lost, [1, 5], {}) == ()
 
 
 def test_ranks_are_folded_into_runs() -> None:
