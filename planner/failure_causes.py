@@ -119,8 +119,7 @@ def _from_ray(told: str, *, preempted: bool) -> _Found | None:
     if preempted:
         found = (DeathCause.PREEMPTED, "its node was taken away (preempted)", "", None)
     elif "low on memory" in low or "OutOfMemory" in told:
-        said = _sentences(told, ("Memory on the node", "memory used", "top 10 memory"))
-        found = (DeathCause.OUT_OF_MEMORY, f"Ray ended it for lack of memory. {said}", "", None)
+        found = (DeathCause.OUT_OF_MEMORY, _memory_text(told), "", None)
     elif "placement group" in low and "removed" in low:
         found = (DeathCause.PLACE_REMOVED, "its placement group was removed", "", None)
     elif "node has died" in low or "node died" in low or "node is dead" in low:
@@ -141,6 +140,19 @@ def _from_ray(told: str, *, preempted: bool) -> _Found | None:
     elif "End of file" not in told and "connection error" not in told:
         found = (DeathCause.UNKNOWN, _sentences(told, ("The actor", "Worker exit")), "", None)
     return found
+
+
+def _memory_text(told: str) -> str:
+    """What the process held, and what its node had, where Ray says so."""
+    held = re.search(r"Selected to kill: .*?actual memory used=([0-9.]+[KMGT]?B)", told)
+    node = re.search(r"was ([0-9.]+[KMGT]?B) used / ([0-9.]+[KMGT]?B) limit", told)
+    if held is None or node is None:
+        said = _sentences(told, ("Memory on the node", "memory used", "top 10 memory"))
+        return f"Ray ended it for lack of memory. {said}"
+    return (
+        f"Ray ended it for lack of memory: it held {held[1]}, and {node[1]} of its node's "
+        f"{node[2]} were in use"
+    )
 
 
 def _from_remains(remains: Remains) -> _Found:

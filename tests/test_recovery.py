@@ -200,6 +200,23 @@ def test_the_kernel_ends_processes_for_lack_of_memory() -> None:
     assert "has ended 2 for lack of memory" in death.detail
 
 
+def test_what_a_process_without_memory_held_is_told() -> None:
+    """In the words of Ray 2.60's memory monitor."""
+    told = (
+        "1 worker(s) were killed due to the node running low on memory. Memory on the node "
+        "(IP: 10.0.0.2, ID: 6080) was 2.77GB used / 23.54GB limit (0.117493)\n"
+        "Considered workers: [\nSelected to kill: (Actor(32e0): job ID=01000000, task name="
+        "Eater-0-1:Host.__init__, pid=13616, actual memory used=1.99GB, worker ID=7ecd)\n"
+        "(Actor(4136): job ID=01000000, pid=13617, actual memory used=0.08GB, worker ID=8)]"
+    )
+    death = death_of(told, Remains())
+    assert death.cause is DeathCause.OUT_OF_MEMORY
+    assert death.detail == (
+        "Ray ended it for lack of memory: it held 1.99GB, and 2.77GB of its node's 23.54GB were "
+        "in use"
+    )
+
+
 def test_the_tail_leaves_rays_marks_out() -> None:
     """Only what says something, and only the end."""
     text = ":job_id:01\n:actor_name:A\n\n" + "\n".join(f"line {n}" for n in range(40))
