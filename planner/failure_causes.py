@@ -16,6 +16,7 @@ EXIT_MARK = "rankplan: os._exit called with"
 """What a host writes to its standard error before it obeys ``os._exit``."""
 
 TAIL_LINES = 12
+LINES_BEFORE_CRASH = 4
 
 
 class DeathCause(StrEnum):
@@ -41,11 +42,13 @@ class Remains:
         oom_kills: How many processes the kernel of its node has ended for lack of memory since
             the process started; None when not known.
         log: Where its standard error is.
+        was_read: Whether its standard error could be read.
     """
 
     tail: tuple[str, ...] = ()
     oom_kills: int | None = None
     log: str = ""
+    was_read: bool = True
 
 
 @frozen(kw_only=True)
@@ -104,9 +107,16 @@ def death_of(
 
 
 def tail_lines(text: str) -> tuple[str, ...]:
-    """The last lines of a log that say something: Ray's own marks are left out."""
+    """The last lines of a log that say something: Ray's own marks are left out.
+
+    A crash writes its name, then the stacks of all threads: the lines around the name count.
+    """
     lines = [line.rstrip() for line in text.splitlines()]
     said = [line for line in lines if line.strip() and not line.startswith((":job_id:", ":actor_"))]
+    crashes = [at for at, line in enumerate(said) if any(mark in line for mark, _ in _CRASHES)]
+    if crashes and len(said) - crashes[0] > TAIL_LINES - LINES_BEFORE_CRASH:
+        first = max(0, crashes[0] - LINES_BEFORE_CRASH)
+        return tuple(said[first : first + TAIL_LINES])
     return tuple(said[-TAIL_LINES:])
 
 
@@ -172,6 +182,10 @@ def _from_remains(remains: Remains) -> _Found:
             "SIGKILL",
             None,
         )
+    if not remains.was_read:
+        place = f" ({remains.log})" if remains.log else ""
+        text = f"its process was killed or crashed; its standard error{place} could not be read"
+        return DeathCause.SIGNAL, text, "", None
     return DeathCause.SIGNAL, "its process was ended by SIGKILL", "SIGKILL", None
 
 

@@ -67,6 +67,9 @@ class Backend(Protocol):
     def words_of_death(self, error: BaseException) -> "WordsOfDeath | None":
         """What an error says of a process that is gone; None when it says nothing of the kind."""
 
+    def sees(self, shown: Mapping[str, Any]) -> bool:
+        """Whether this process is on the same machine as a worker, told by its vitals."""
+
     def remains_here(self, shown: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """What ``remains_of`` of a companion gives, if this process can read it by itself."""
 

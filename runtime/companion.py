@@ -69,7 +69,7 @@ def remains_of(told: Mapping[str, Any]) -> dict[str, object]:
         kills = next((int(x.split()[1]) for x in file if x.startswith("oom_kill ")), 0)
     text = ""
     with contextlib.suppress(OSError), open(str(told.get("log", "")), "rb") as log:
-        log.seek(max(0, log.seek(0, os.SEEK_END) - 16384))
+        log.seek(max(0, log.seek(0, os.SEEK_END) - 65536))
         text = log.read().decode(errors="replace")
     return {"text": text, "oom_kills": max(0, kills - int(told.get("oom_kills", kills)))}
 

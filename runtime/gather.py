@@ -6,6 +6,7 @@ from typing import Any
 
 from attrs import evolve, field, frozen
 
+from planner.failure_causes import Remains
 from planner.outcomes import (
     RankFailure,
     RankIdentity,
@@ -17,7 +18,7 @@ from runtime.backend import Backend, OutOfTimeError, Reference
 from runtime.errors import WorkerGroupError, worker_group_error
 from runtime.roster import Roster
 
-__all__ = ["Gathered", "error_of", "failure_of", "gather", "gather_or_raise"]
+__all__ = ["Gathered", "error_of", "failures_of", "gather", "gather_or_raise"]
 
 _log = logging.getLogger("rankplan")
 
@@ -128,12 +129,12 @@ def error_of(
 ) -> WorkerGroupError:
     """The one error for everything that was gathered."""
     roster = identities if isinstance(identities, Roster) else None
-    failures = [failure_of(rank, error, roster) for rank, error in gathered.errors.items()]
+    failures = failures_of(gathered.errors, roster)
     if roster is not None:
         late = ranks_of_lost_nodes(failures, tuple(gathered.waiting), roster.nodes)
         if late:
             gathered = _with_late(roster.backend, gathered, late)
-            failures = [failure_of(rank, error, roster) for rank, error in gathered.errors.items()]
+            failures = failures_of(gathered.errors, roster)
     called = [*gathered.values, *gathered.errors, *gathered.pending]
     report = fold_failures(subject, failures, called, tuple(gathered.values), gathered.seconds)
     error = worker_group_error(report, identities, gathered.errors)
@@ -159,9 +160,21 @@ def _with_late(backend: Backend, gathered: Gathered, late: Sequence[int]) -> Gat
     )
 
 
-def failure_of(rank: int, error: BaseException, roster: Roster | None = None) -> RankFailure:
-    """An exception as data; ``error`` is the user's own where there is one."""
-    death = roster.death_of(rank, error) if roster else None
+def failures_of(
+    errors: Mapping[int, BaseException], roster: Roster | None = None
+) -> list[RankFailure]:
+    """Exceptions as data, by rank; each is the user's own where there is one."""
+    remains = roster.remains_of(errors) if roster is not None else {}
+    return [
+        _failure_of(rank, error, roster, remains.get(rank, Remains(was_read=False)))
+        for rank, error in errors.items()
+    ]
+
+
+def _failure_of(
+    rank: int, error: BaseException, roster: Roster | None, remains: Remains
+) -> RankFailure:
+    death = roster.death_of(error, remains) if roster is not None else None
     if death is not None:
         return RankFailure(
             rank=rank,
@@ -177,7 +190,7 @@ def failure_of(rank: int, error: BaseException, roster: Roster | None = None) ->
         error_type=type(error).__name__,
         message=_message(error),
         raised_at=raised_at if isinstance(raised_at, float) else None,
-        tail=roster.remains_of(rank).tail if roster else (),
+        tail=remains.tail,
     )
 
 

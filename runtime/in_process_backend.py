@@ -208,9 +208,13 @@ class World:
         """What the dead process said."""
         return WordsOfDeath(str(error)) if isinstance(error, ProcessDiedError) else None
 
-    def remains_here(self, shown: Mapping[str, Any]) -> Mapping[str, Any] | None:  # noqa: ARG002
+    def sees(self, shown: Mapping[str, Any]) -> bool:  # noqa: ARG002
+        """Always."""
+        return True
+
+    def remains_here(self, shown: Mapping[str, Any]) -> Mapping[str, Any]:  # noqa: ARG002
         """Nothing: what a worker prints goes where this process prints."""
-        return None
+        return {"text": "", "oom_kills": 0}
 
     def is_gone(self, shown: Mapping[str, Any], *, force: bool) -> bool | None:  # noqa: ARG002
         """Whether no live process has that pid."""

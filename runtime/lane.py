@@ -13,6 +13,9 @@ __all__ = ["Lane"]
 ANSWER_SECONDS = 30.0
 """How long a companion may take, its own start included."""
 
+REMAINS_SECONDS = 3.0
+"""How long an error waits for what its ranks left behind on other machines."""
+
 STACK_SECONDS = 2.0
 """How long a worker may take to write its stacks."""
 
@@ -57,6 +60,19 @@ class Lane:
     def stacks(self, ranks: Sequence[int], timeout: float | None = None) -> dict[int, str]:
         """The stacks of all threads of some ranks, as text."""
         return self._ask("stacks", timeout, ranks, STACK_SECONDS)
+
+    def remains(self, ranks: Sequence[int]) -> dict[int, Any]:
+        """What some ranks left behind, as far as their nodes say so soon."""
+        return self._ask("remains", REMAINS_SECONDS, ranks)
+
+    def warm(self) -> None:
+        """Start the companions of nodes that this process can't look at by itself.
+
+        Else the first error of a rank there would wait a second for one.
+        """
+        for node_id, workers in self._by_node(self.roster).items():
+            if not all(map(self._backend.sees, workers.values())):
+                self._companion(node_id)
 
     def kill(self, ranks: Sequence[int], timeout: float | None = None) -> list[int]:
         """End processes at once, by their nodes; gives the ranks whose nodes did."""

@@ -160,14 +160,17 @@ class RayBackend:
             return WordsOfDeath(f"{type(error).__name__}: {error}")
         return None
 
+    def sees(self, shown: Mapping[str, Any]) -> bool:
+        """Its boot id and its names of processes are ours."""
+        return shown.get("machine") == vitals.machine()
+
     def remains_here(self, shown: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Read from the log, when it is on this machine."""
-        log = shown.get("log")
-        return companion.remains_of(shown) if log and Path(log).is_file() else None
+        return companion.remains_of(shown) if shown.get("log") and self.sees(shown) else None
 
     def is_gone(self, shown: Mapping[str, Any], *, force: bool) -> bool | None:
         """Seen in ``/proc``; a stopped process does not hear Ray, so it is killed at once."""
-        if not shown or shown.get("machine") != vitals.machine():
+        if not shown or not self.sees(shown):
             return None
         state = companion.state_of(shown)
         if state == "T" or (state and force):

@@ -1,6 +1,6 @@
 """Who the ranks of a group are, and how to look at what one has left behind."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from attrs import field, frozen
@@ -13,6 +13,7 @@ from runtime.errors import WorkerGroupError
 __all__ = ["Roster"]
 
 
+Reader = Callable[[Sequence[int]], Mapping[int, Mapping[str, Any]]]
 Listener = Callable[[WorkerGroupError, Mapping[int, Reference]], None]
 
 
@@ -26,6 +27,7 @@ class Roster(Mapping[int, RankIdentity]):
         vitals: How each process can be looked at, as its host told.
         nodes: The node of each.
         listeners: Told of every failure, with the calls that have not answered.
+        readers: Asked for what ranks left behind on machines that this process does not see.
     """
 
     backend: Backend
@@ -33,6 +35,7 @@ class Roster(Mapping[int, RankIdentity]):
     vitals: Mapping[int, Mapping[str, Any]] = {}
     nodes: Mapping[int, str] = {}
     listeners: list[Listener] = field(factory=list)
+    readers: list[Reader] = field(factory=list)
 
     def __getitem__(self, rank: int) -> RankIdentity:
         return self.identities[rank]
@@ -48,18 +51,28 @@ class Roster(Mapping[int, RankIdentity]):
         for listener in self.listeners:
             listener(error, waiting)
 
-    def death_of(self, rank: int, error: BaseException) -> Death | None:
+    def death_of(self, error: BaseException, remains: Remains) -> Death | None:
         """Why a rank's process is gone, if its error says that it is."""
         words = self.backend.words_of_death(error)
         if words is None:
             return None
-        return death_of(words.told, self.remains_of(rank), at=words.at, preempted=words.preempted)
+        return death_of(words.told, remains, at=words.at, preempted=words.preempted)
 
-    def remains_of(self, rank: int) -> Remains:
-        """The end of a rank's standard error, where this process can read it."""
-        vitals = self.vitals.get(rank, {})
-        found = self.backend.remains_here(vitals) if vitals else None
-        log = str(vitals.get("log", ""))
-        if found is None:
-            return Remains(log=log)
-        return Remains(tail=tail_lines(found["text"]), oom_kills=found["oom_kills"], log=log)
+    def remains_of(self, ranks: Iterable[int]) -> dict[int, Remains]:
+        """The end of each rank's standard error; read here, or else by a process on its node."""
+        shown = {rank: self.vitals.get(rank, {}) for rank in ranks}
+        found = {
+            rank: self.backend.remains_here(vitals) if vitals else None
+            for rank, vitals in shown.items()
+        }
+        elsewhere = [rank for rank, each in found.items() if each is None and shown[rank]]
+        for read in self.readers if elsewhere else ():
+            found.update(read(elsewhere))
+        return {rank: _remains(shown[rank], each) for rank, each in found.items()}
+
+
+def _remains(shown: Mapping[str, Any], found: Mapping[str, Any] | None) -> Remains:
+    log = str(shown.get("log", ""))
+    if found is None:
+        return Remains(log=log, was_read=False)
+    return Remains(tail=tail_lines(found["text"]), oom_kills=found["oom_kills"], log=log)

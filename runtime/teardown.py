@@ -9,7 +9,7 @@ from attrs import evolve
 from planner.outcomes import ranks_text
 from planner.teardown import TeardownPlan, TeardownReport
 from runtime.backend import Actor, Backend
-from runtime.gather import failure_of
+from runtime.gather import failures_of
 from runtime.roster import Roster
 
 __all__ = ["carry_out_teardown", "end"]
@@ -81,19 +81,20 @@ def _clean_up(
             plan.cleanup,
             plan.grace,
         )
-    failed: list[tuple[int, str]] = []
+    errors: dict[int, BaseException] = {}
     for rank, ref in asked.items():
         if id(ref) not in in_time:
             continue
         try:
             backend.get([ref], None)
         except Exception as error:  # noqa: BLE001  # the others must still be ended
-            failure = failure_of(rank, backend.cause_of(error), roster)
-            why = f"{failure.error_type}: {failure.message}"
-            _log.warning(
-                "worker group %r: %s() failed on rank %d: %s", plan.group, plan.cleanup, rank, why
-            )
-            failed.append((rank, why))
+            errors[rank] = backend.cause_of(error)
+    failed: list[tuple[int, str]] = []
+    for failure in failures_of(errors, roster):
+        why = f"{failure.error_type}: {failure.message}"
+        told = (plan.group, plan.cleanup, failure.rank, why)
+        _log.warning("worker group %r: %s() failed on rank %d: %s", *told)
+        failed.append((failure.rank, why))
     troubled = {*late, *(rank for rank, _ in failed)}
     return evolve(
         report,

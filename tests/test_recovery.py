@@ -193,6 +193,27 @@ def test_causes_of_death(
     assert (death.cause, death.signal, death.exit_code) == (cause, signal, code)
 
 
+def test_the_tail_of_a_crash_begins_before_its_name() -> None:
+    """The stacks after it are longer than the tail."""
+    words = [f"step {number}" for number in range(20)]
+    stack = [f'  File "train.py", line {number} in f' for number in range(40)]
+    text = "\n".join([":job_id:1", *words, "Fatal Python error: Segmentation fault", "", *stack])
+    tail = tail_lines(text)
+    assert tail[:5] == (*words[-4:], "Fatal Python error: Segmentation fault")
+    assert tail[5:] == tuple(stack[:7])
+    assert death_of(END_OF_FILE, Remains(tail=tail)).signal == "SIGSEGV"
+    assert tail_lines("\n".join(words)) == tuple(words[-12:])
+
+
+def test_what_was_not_read_is_not_guessed() -> None:
+    """On another machine a crash looks like a kill, until its standard error is read."""
+    death = death_of(END_OF_FILE, Remains(log="/logs/a.err", was_read=False))
+    assert (death.cause, death.signal) == (DeathCause.SIGNAL, "")
+    assert death.detail == (
+        "its process was killed or crashed; its standard error (/logs/a.err) could not be read"
+    )
+
+
 def test_the_kernel_ends_processes_for_lack_of_memory() -> None:
     """A kill without a trace, while the node's kernel counts kills, is told as such."""
     death = death_of(END_OF_FILE, Remains(oom_kills=2))
