@@ -1,22 +1,22 @@
 """Where would the ranks land? A plan for a cluster that nobody here owns, without Ray or a GPU."""
 
 import argparse
+from collections.abc import Sequence
 
 import numpy as np
 
-from planner import NamedSharding
-from planner.group import GroupArguments
-from planner.prediction import predict_launch
+from planner import GroupArguments, NamedSharding, plan_cluster, predict_launch
 from planner.shapes import h100_nodes
 from planner.show import launch_table
-from planner.virtual_cluster import plan_cluster
+
+__all__ = ["main"]
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Plan a policy group over nodes of eight H100s and print where each rank lands."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--nodes", type=int, default=2, help="how many nodes (default 2)")
-    nodes = parser.parse_args().nodes
+    nodes = parser.parse_args(arguments).nodes
     axes = NamedSharding(
         np.arange(nodes * 8).reshape(nodes, 8), ["data_parallel", "tensor_parallel"]
     )
@@ -26,7 +26,7 @@ def main() -> None:
         h100_nodes(nodes),
         unified=True,
     )
-    print(launch_table(plan, width=100))
+    print(launch_table(plan))
 
 
 if __name__ == "__main__":

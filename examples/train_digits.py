@@ -20,13 +20,17 @@ from attrs import frozen
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from planner import LaunchPlan, NamedSharding, ResourceInsufficientError
+from planner import (
+    GroupArguments,
+    LaunchPlan,
+    NamedSharding,
+    ResourceInsufficientError,
+    plan_cluster,
+    predict_launch,
+)
 from planner.conversions import to_device_mesh
-from planner.group import GroupArguments
-from planner.prediction import predict_launch
 from planner.shapes import laptop
-from planner.show import launch_table, mesh_picture
-from planner.virtual_cluster import plan_cluster
+from planner.show import launch_view, mesh_view
 from runtime import ExecutionError, RayVirtualCluster, RayWorkerBuilder, RayWorkerGroup
 
 __all__ = [
@@ -84,10 +88,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 when all went well, 1 when the training failed, 2 when something is missing.
     """
     options = _parsed(arguments)
-    if options.plan_only:
-        show(predicted(use_gpus=options.device == "gpu"))
-        return 0
     console = Console(highlight=False)
+    if options.plan_only:
+        show(predicted(use_gpus=options.device == "gpu"), console)
+        return 0
     try:
         run(options.epochs, options.device, console)
     except (NotEnoughError, ResourceInsufficientError) as error:
@@ -122,6 +126,7 @@ def run(epochs: int, device: str, console: Console) -> None:
     )
     backend, why = choose_backend(device, int(ray.cluster_resources().get("GPU", 0)), AXES.size)
     console.print(why)
+    console.print(f"Starting {AXES.size} workers ...")
     mesh = to_device_mesh(AXES)
     with (
         RayVirtualCluster([AXES.size], use_gpus=backend == "nccl") as cluster,
@@ -133,7 +138,7 @@ def run(epochs: int, device: str, console: Console) -> None:
             gpu_visibility="shared",
         ) as group,
     ):
-        show(group.plan)
+        show(group.plan, console)
         losses = train(group, digits, epochs, console)
         accuracy = tested(group, digits)
         if not group.shutdown(cleanup_method="close"):
@@ -161,10 +166,10 @@ def predicted(*, use_gpus: bool) -> LaunchPlan:
     )
 
 
-def show(plan: LaunchPlan) -> None:
-    """Print the axes, and who runs where."""
-    print(mesh_picture(AXES))
-    print(launch_table(plan))
+def show(plan: LaunchPlan, console: Console) -> None:
+    """Print the axes, and who runs where, as wide as the console is."""
+    console.print(mesh_view(AXES))
+    console.print(launch_view(plan))
 
 
 def train(group: RayWorkerGroup, digits: Digits, epochs: int, console: Console) -> list[float]:

@@ -45,6 +45,7 @@ def main() -> None:
     cores = len(os.sched_getaffinity(0))
     check_cores(cores, AXES.size)
     digits = load_digits()
+    console.print("Starting a Ray cluster on this machine ...")
     ray.init(
         address="local",
         num_cpus=max(cores, AXES.size),
@@ -52,6 +53,7 @@ def main() -> None:
         log_to_driver=False,
         logging_level="ERROR",
     )
+    console.print(f"Starting {AXES.size} workers ...")
     mesh = to_device_mesh(AXES)
     with (
         RayVirtualCluster([AXES.size], use_gpus=False) as cluster,
@@ -62,7 +64,7 @@ def main() -> None:
             sharding_annotations=AXES,
         ) as group,
     ):
-        show(group.plan)
+        show(group.plan, console)
         losses = train(group, digits, console)
         accuracy = tested(group, digits)
         group.shutdown(cleanup_method="close")

@@ -21,7 +21,8 @@ from planner.locality import Locality
 from planner.mesh import NamedSharding
 from planner.options import recursive_merge_options
 from planner.prediction import ClusterIntent, predict_launch, predict_launches
-from planner.recovery import Domain, FailurePolicy
+from planner.recovery import Domain, FailurePolicy, RecoveryPlan, Survivors
+from planner.reservation import ReservationPlan
 from planner.topology import select_segment_nodes, sort_bundles
 from planner.virtual_cluster import plan_cluster
 
@@ -42,7 +43,10 @@ __all__ = [
     "NamedSharding",
     "PlanDifference",
     "PlanError",
+    "RecoveryPlan",
+    "ReservationPlan",
     "ResourceInsufficientError",
+    "Survivors",
     "WorkerPlan",
     "difference",
     "environment_of",

@@ -73,7 +73,7 @@ PLAN_FORMATS: tuple[PlanFormat, ...] = (
     _format(LaunchPlan, check_launch),
     _format(DispatchPlan, check_dispatch),
     _format(GroupSpec, check_group),
-    _format(ReservationPlan, check_reservation),
+    _format(ReservationPlan, check_reservation, version="1.1"),
     _format(SlicePlan, check_slices),
     _format(ReshardPlan, check_resharding),
     _format(PlanDifference),

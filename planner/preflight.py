@@ -97,12 +97,14 @@ class WantedHost:
         python: The driver's Python version; the first two numbers must be equal.
         ray: The driver's Ray version.
         exclusive_gpus: Whether the GPUs are this group's alone.
+        free_gpu_memory: Bytes that must be free on every GPU; 0 for no matter.
     """
 
     worker_class: str
     python: str
     ray: str
     exclusive_gpus: bool = False
+    free_gpu_memory: int = 0
 
 
 @frozen(kw_only=True)
@@ -292,6 +294,10 @@ def _gpu_row(look: HostLook, gpu: GpuLook, wanted: WantedHost) -> PreflightRow:
     state = State.GOOD
     if gpu.total and gpu.free is not None:
         parts.append(f"{gpu.free / GIB:.1f} of {gpu.total / GIB:.1f} GiB free")
+        if gpu.free < wanted.free_gpu_memory:
+            parts.append(f"{wanted.free_gpu_memory / GIB:.1f} GiB are wanted")
+            remedy = f"end what holds it, or {exclude_remedy(look.node_id)}"
+            return verdict_on([look], "GPU", State.FAILED, ", ".join(filter(None, parts)), remedy)
         if wanted.exclusive_gpus and gpu.free < gpu.total * 9 // 10:
             state = State.NOTE
             parts.append("another process holds memory of it")

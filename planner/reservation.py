@@ -1,7 +1,7 @@
 """Which placement groups a program needs, with which bundles on which nodes, and what fits."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 
 from attrs import evolve, frozen
@@ -29,6 +29,9 @@ __all__ = [
     "predicted_bundles",
     "virtual_cluster_request",
 ]
+
+_Place = tuple[int, int, Verdict]
+"""Placement group, bundle, and why it is told."""
 
 
 @frozen(kw_only=True)
@@ -65,10 +68,13 @@ class ReservationPlan:
         pools: Who shares which bundles, with proven shares; ``units`` are the bundles of each
             placement group.
         placement_groups: By pool, then by number.
+        node_names: Node id and what a reader knows the node by, sorted by id, of those that
+            lack something: the address, followed by the id where nodes share an address.
     """
 
     pools: tuple[Pool, ...]
     placement_groups: tuple[PlacementGroupPlan, ...]
+    node_names: tuple[tuple[str, str], ...] = ()
 
     @property
     def fits(self) -> bool:
@@ -106,9 +112,11 @@ class ReservationPlan:
         return tuple(finding for pool in self.pools for finding in self._of_pool(pool, now=now))
 
     def _of_pool(self, pool: Pool, *, now: bool) -> Iterator[Finding]:
-        same: dict[tuple[str, ...], list[tuple[int, int, Verdict]]] = {}
+        same: dict[tuple[str, ...], list[_Place]] = {}
         held: Counter[tuple[int, str]] = Counter()
+        asked = 0
         for group in (each for each in self.placement_groups if each.pool == pool.name):
+            asked += len(group.verdicts)
             for bundle, verdict in enumerate(group.verdicts):
                 lacks = verdict.lacks
                 if lacks and (now or isinstance(verdict, NeverFits)):
@@ -116,7 +124,7 @@ class ReservationPlan:
                 if not isinstance(verdict, NeverFits):
                     held[group.index, verdict.node_id] += 1
         for places in same.values():
-            yield _finding(pool, places, held)
+            yield _finding(pool, places, held, asked, dict(self.node_names))
 
     def check(self, *, now: bool = False) -> None:
         """Do nothing when the plan is possible.
@@ -134,16 +142,30 @@ class ReservationPlan:
 
 
 def _finding(
-    pool: Pool, places: Sequence[tuple[int, int, Verdict]], held: Counter[tuple[int, str]]
+    pool: Pool,
+    places: Sequence[_Place],
+    held: Counter[tuple[int, str]],
+    asked: int,
+    names: Mapping[str, str],
 ) -> Finding:
     index, bundle, verdict = places[0]
-    path = f"{pool.name}.placement_groups[{index}].bundles[{bundle}]"
-    more = f" (and {len(places) - 1} more bundles)" if len(places) > 1 else ""
+    more = f" and {len(places) - 1} more" if len(places) > 1 else ""
+    which = f"(placement_groups[{index}].bundles[{bundle}]{more})"
+    rules = f" with {_rules(pool)}" if pool.selector else ""
+    bundles = f"{asked} bundle{'s'[: asked > 1]} of {pool.needs}{rules}"
     if isinstance(verdict, FitsWhenFree):
-        return Finding(path, f"{verdict}{more}", "wait, or end what holds it")
-    where = f" with {_rules(pool)}" if pool.selector else ""
-    problem = f"a bundle of {pool.needs}{where} does not fit: {verdict}{more}"
-    return Finding(path, problem, _remedy(pool, verdict, held))
+        text = verdict.text(names.get(verdict.node_id, verdict.node_id))
+        first = f"the first: {text}" if more else text
+        problem = f"{len(places)} of {bundles} must wait, {first} {which}"
+        return Finding(pool.name, problem, "wait, or end what holds it")
+    fit = sum(held.values())
+    result = f"{fit or 'none'} {'fits' if fit < 2 else 'fit'}"
+    closest = verdict.closest if isinstance(verdict, NeverFits) else None
+    text = (
+        "" if isinstance(verdict, Fits) else verdict.text(names.get(closest or "", closest or ""))
+    )
+    problem = f"{bundles} asked for, {result}: {text} {which}"
+    return Finding(pool.name, problem, _remedy(pool, verdict, held))
 
 
 def _rules(pool: Pool) -> str:
@@ -197,7 +219,30 @@ def plan_reservation(requests: Iterable[GroupRequest], inventory: Inventory) -> 
             )
             for index, verdicts in enumerate(units)
         )
-    return ReservationPlan(pools=tuple(planned), placement_groups=tuple(groups))
+    return ReservationPlan(
+        pools=tuple(planned),
+        placement_groups=tuple(groups),
+        node_names=_node_names(groups, inventory),
+    )
+
+
+def _node_names(
+    groups: Sequence[PlacementGroupPlan], inventory: Inventory
+) -> tuple[tuple[str, str], ...]:
+    told: set[str] = set()
+    for verdict in (verdict for group in groups for verdict in group.verdicts):
+        if isinstance(verdict, FitsWhenFree):
+            told.add(verdict.node_id)
+        elif isinstance(verdict, NeverFits) and verdict.closest is not None:
+            told.add(verdict.closest)
+    if not told:
+        return ()
+    sharing = Counter(node.address for node in inventory.nodes)
+    addresses = {node_id: inventory.node(node_id).address for node_id in sorted(told)}
+    return tuple(
+        (node_id, address if sharing[address] == 1 else f"{address} ({node_id})")
+        for node_id, address in addresses.items()
+    )
 
 
 def _settled(pool: Pool, units: Units) -> Pool:

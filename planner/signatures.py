@@ -132,7 +132,7 @@ def _check_arguments(
     if positional > len(takes) and ParameterKind.VAR_POSITIONAL not in kinds:
         findings.add(
             f"{method}()",
-            f"{positional} positional arguments for {len(takes)} parameters",
+            f"{_count(positional, 'positional argument')} for {_count(len(takes), 'parameter')}",
             f"its parameters are ({_shown(parameters)})",
         )
     filled = {parameter.name for parameter in takes[:positional]}
@@ -162,6 +162,10 @@ def _check_arguments(
                     if known
                     else "it takes no keyword arguments",
                 )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _shown(parameters: tuple[Parameter, ...]) -> str:

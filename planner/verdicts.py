@@ -40,9 +40,10 @@ class FitsWhenFree:
         """What kind of verdict it is, and the names of what is missing."""
         return ("now", *(name for name, _ in self.missing))
 
-    def __str__(self) -> str:
+    def text(self, node: str) -> str:
+        """What it waits for; ``node`` is what a reader knows its node by."""
         amounts = ", ".join(amount_text(name, amount) for name, amount in self.missing)
-        return f"it fits on node {self.node_id!r} once {amounts} more is free there"
+        return f"it fits on node {node} once {amounts} more is free there"
 
 
 @frozen(kw_only=True)
@@ -69,15 +70,16 @@ class NeverFits:
         """What kind of verdict it is, and the name of what is missing."""
         return ("ever", self.resource)
 
-    def __str__(self) -> str:
+    def text(self, node: str) -> str:
+        """What is missing; ``node`` is what a reader knows the closest node by."""
         if self.closest is None:
-            beside = f" beside the {self.has} it has" if self.has else ""
-            return f"there is no {self.resource} for it{beside}"
+            beside = f" more beside the {self.has} it has" if self.has else ""
+            return f"there is no {self.resource} for one{beside}"
         lacks = amount_text(self.resource, self.missing)
         has = amount_text(self.resource, self.has)
         left = amount_text(self.resource, self.left)
         taken = f", of which this plan leaves {left}" if self.left < self.has else ""
-        return f"{lacks} missing on the closest node {self.closest!r}, which has {has}{taken}"
+        return f"{lacks} missing on the closest node {node}, which has {has}{taken}"
 
 
 Verdict = Fits | FitsWhenFree | NeverFits

@@ -1,7 +1,11 @@
 """rankplan's thin shell: carries plans out on Ray and reports facts."""
 
 from planner.findings import PlanError, ResourceInsufficientError
+from runtime.batches import BatchError, Whole
 from runtime.builder import RayWorkerBuilder
+from runtime.call_future import CallFuture, wait_all
+from runtime.call_results import ResultError
+from runtime.call_sending import HalfSentError
 from runtime.cluster import RayVirtualCluster
 from runtime.connection import init_ray
 from runtime.errors import DeadlineError, ExecutionError, WorkerGroupError
@@ -10,7 +14,11 @@ from runtime.handle import WorkerHandle, actor_of
 from runtime.hardware import observe_hardware
 from runtime.health import InconsistentGroupError
 from runtime.in_flight import TooManyCallsError
-from runtime.interpreters import ACTOR_ENVIRONMENT_REGISTRY, get_actor_python_env
+from runtime.interpreters import (
+    ACTOR_ENVIRONMENT_REGISTRY,
+    EnvironmentBuildError,
+    get_actor_python_env,
+)
 from runtime.inventory_files import read_inventory, write_inventory
 from runtime.leftovers import leftovers, remove_leftovers
 from runtime.observe import observe_inventory
@@ -18,12 +26,18 @@ from runtime.places import NodeLostError
 from runtime.preflight import DifferenceError, PreflightError
 from runtime.recovering import RecoveryError
 from runtime.results import MultiWorkerFuture
+from runtime.streams import CallStream
 
 __all__ = [
     "ACTOR_ENVIRONMENT_REGISTRY",
+    "BatchError",
+    "CallFuture",
+    "CallStream",
     "DeadlineError",
     "DifferenceError",
+    "EnvironmentBuildError",
     "ExecutionError",
+    "HalfSentError",
     "InconsistentGroupError",
     "MultiWorkerFuture",
     "NodeLostError",
@@ -34,7 +48,9 @@ __all__ = [
     "RayWorkerGroup",
     "RecoveryError",
     "ResourceInsufficientError",
+    "ResultError",
     "TooManyCallsError",
+    "Whole",
     "WorkerGroupError",
     "WorkerHandle",
     "actor_of",
@@ -45,5 +61,6 @@ __all__ = [
     "observe_inventory",
     "read_inventory",
     "remove_leftovers",
+    "wait_all",
     "write_inventory",
 ]

@@ -140,8 +140,25 @@ def _env_vars(runtime_env: object) -> Mapping[str, str]:
     return given
 
 
+def _name_to_give(given: type) -> str:
+    if "<locals>" in given.__qualname__:
+        return "define it at the top of a module: workers import it by its name"
+    if given.__module__ == "__main__":
+        return (
+            "move it to a module of its own, because workers import it by its name and cannot "
+            f"import the driver's script, and give 'that_module.{given.__qualname__}'"
+        )
+    return f"give {f'{given.__module__}.{given.__qualname__}'!r}"
+
+
 def _check_class_name(name: object) -> None:
     findings = Findings("worker builder")
+    # What @ray.remote makes of a class is no class; the class is in it.
+    decorated = getattr(getattr(name, "__ray_metadata__", None), "modified_class", name)
+    given = getattr(decorated, "__ray_actor_class__", decorated)
+    if isinstance(given, type):
+        problem = f"{given.__name__} is a class, not the full name of one"
+        findings.fail("ray_actor_class_fqn", problem, _name_to_give(given))
     parts = name.split(".") if isinstance(name, str) else []
     if len(parts) < 2 or not all(part.isidentifier() for part in parts):
         findings.add(

@@ -84,7 +84,7 @@ class Sender:
         if positional:
             findings.fail(
                 "args",
-                f"{positional} positional arguments",
+                f"{positional} positional argument{'s'[: positional > 1]}",
                 "name every data argument: method(..., data=value)",
             )
         found = check_call(self.methods, self.worker_class, method_name, 0, keywords, findings)

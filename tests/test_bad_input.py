@@ -231,7 +231,14 @@ Call = Callable[[RayWorkerGroup], object]
         (
             lambda g: g.run_single_worker_single_data("tell", 0, 7),
             (
-                "tell(): args: 1 positional arguments; name every data argument: method(..., "
+                "tell(): args: 1 positional argument; name every data argument: method(..., "
+                "data=value)"
+            ),
+        ),
+        (
+            lambda g: g.run_single_worker_single_data("tell", 0, 7, 8),
+            (
+                "tell(): args: 2 positional arguments; name every data argument: method(..., "
                 "data=value)"
             ),
         ),

@@ -10,6 +10,7 @@ from ray.util.placement_group import PlacementGroup
 
 from planner.findings import PlanError
 from runtime import RayVirtualCluster, RayWorkerBuilder, WorkerGroupError, actor_of
+from tests import workers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -152,6 +153,44 @@ def test_a_class_of_the_drivers_script() -> None:
     """Workers could not import it."""
     with pytest.raises(PlanError, match="in the driver's script, which workers cannot import"):
         RayWorkerBuilder("__main__.Worker")
+
+
+@pytest.mark.parametrize("made", [workers.Recorder, workers.Colocated])
+def test_a_class_in_the_place_of_its_name(made: Any) -> None:
+    """The error says which name to give, also for a class under ``@ray.remote``."""
+    name = "Recorder" if made is workers.Recorder else "Colocated"
+    with pytest.raises(PlanError) as caught:
+        RayWorkerBuilder(made)
+    assert str(caught.value) == (
+        f"worker builder: ray_actor_class_fqn: {name} is a class, not the full name of one; give "
+        f"'tests.workers.{name}'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("place", "remedy"),
+    [
+        (
+            {"__module__": "__main__", "__qualname__": "Counter"},
+            (
+                "move it to a module of its own, because workers import it by its name and cannot "
+                "import the driver's script, and give 'that_module.Counter'"
+            ),
+        ),
+        (
+            {"__module__": "jobs", "__qualname__": "make.<locals>.Counter"},
+            "define it at the top of a module: workers import it by its name",
+        ),
+        ({"__module__": "jobs", "__qualname__": "Jobs.Counter"}, "give 'jobs.Jobs.Counter'"),
+    ],
+)
+def test_a_class_that_workers_may_not_be_able_to_import(place: Any, remedy: str) -> None:
+    """The remedy depends on where the class is."""
+    made: Any = type("Counter", (), place)
+    with pytest.raises(PlanError) as caught:
+        RayWorkerBuilder(made)
+    (finding,) = caught.value.findings
+    assert finding.remedy == remedy
 
 
 @pytest.mark.parametrize(("given", "kind"), [(None, "NoneType"), ([("A", "1")], "list")])

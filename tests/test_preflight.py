@@ -123,6 +123,16 @@ def test_gpu_verdicts(gpu: GpuLook, exclusive: bool, state: State, told: str) ->
     assert told in row.found
 
 
+def test_too_little_free_memory_of_a_gpu_is_told() -> None:
+    """How much is wanted, how much is free, and what would work."""
+    gpu = GpuLook(index=3, found=True, total=80 * GIB, free=59 * GIB)
+    enough = judge_hosts([_host(0, gpus=(gpu,))], evolve(WANTED, free_gpu_memory=59 * GIB))
+    assert enough.failed == ()
+    [row] = judge_hosts([_host(0, gpus=(gpu,))], evolve(WANTED, free_gpu_memory=60 * GIB)).failed
+    assert row.found == "GPU 3, 59.0 of 80.0 GiB free, 60.0 GiB are wanted"
+    assert row.remedy.startswith("end what holds it, or mend the node, or plan again with exclude")
+
+
 def test_one_gpu_under_two_numbers_is_found() -> None:
     """Two ranks whose GPUs have one UUID are on the same hardware."""
     looks = [

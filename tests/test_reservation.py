@@ -6,6 +6,7 @@ from itertools import permutations
 from random import Random
 
 import pytest
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -108,10 +109,10 @@ def test_an_engine_over_two_nodes_needs_a_unified_placement_group() -> None:
     with pytest.raises(ResourceInsufficientError) as caught:
         per_node.check()
     assert str(caught.value) == (
-        "reservation: cluster.placement_groups[0].bundles[8]: a bundle of 1 GPU, 1 CPU does not "
-        "fit: 1 GPU missing on the closest node 'h100-0', which has 8 GPUs, of which this plan "
-        "leaves 0 GPUs (and 7 more bundles); at most 8 of them share a node: ask for that many "
-        "per node, or fewer"
+        "reservation: cluster: 16 bundles of 1 GPU, 1 CPU asked for, 8 fit: 1 GPU missing on the "
+        "closest node 10.16.0.1, which has 8 GPUs, of which this plan leaves 0 GPUs "
+        "(placement_groups[0].bundles[8] and 7 more); at most 8 of them share a node: ask for "
+        "that many per node, or fewer"
     )
     plan_reservation([virtual_cluster_request([16], unified=True)], h100_nodes(2)).check()
 
@@ -136,10 +137,40 @@ def test_busy_and_impossible_are_told_apart() -> None:
     )
     with pytest.raises(ResourceInsufficientError) as caught:
         never.check()
-    assert [each.path for each in caught.value.findings] == [
-        "cluster.placement_groups[0].bundles[3]",
-        "cluster.placement_groups[0].bundles[8]",
+    assert [str(each) for each in caught.value.findings] == [
+        (
+            "cluster: 5 of 9 bundles of 1 GPU, 1 CPU must wait, the first: it fits on node a once "
+            "1 GPU more is free there (placement_groups[0].bundles[3] and 4 more); wait, or end "
+            "what holds it"
+        ),
+        (
+            "cluster: 9 bundles of 1 GPU, 1 CPU asked for, 8 fit: 1 GPU missing on the closest "
+            "node a, which has 8 GPUs, of which this plan leaves 0 GPUs "
+            "(placement_groups[0].bundles[8]); at most 8 of them share a node: ask for that many "
+            "per node, or fewer"
+        ),
     ]
+
+
+def test_nodes_are_named_by_address_and_by_id_where_that_says_too_little() -> None:
+    """An id of 56 digits is told only when two nodes share an address."""
+    nodes = [evolve(machine(name, 2), address="10.0.0.1") for name in ("f" * 56, "e" * 56)]
+    alone, shared = Inventory(nodes[:1]), Inventory(nodes)
+    request = virtual_cluster_request([3])
+    with pytest.raises(ResourceInsufficientError, match=r"closest node 10\.0\.0\.1, which has 2"):
+        plan_reservation([request], alone).check()
+    with pytest.raises(ResourceInsufficientError, match=r"node 10\.0\.0\.1 \(e{56}\), which has 2"):
+        plan_reservation([request], shared).check()
+
+
+def test_many_bundles_are_counted_first() -> None:
+    """The error begins with how many were asked for and how many fit."""
+    request = virtual_cluster_request([16] * 4, use_gpus=False)
+    with pytest.raises(ResourceInsufficientError) as caught:
+        plan_reservation([request], Inventory([machine("a", cpus=4)])).check()
+    assert str(caught.value).startswith(
+        "reservation: cluster: 64 bundles of 1 CPU asked for, 4 fit: 1 CPU missing on"
+    )
 
 
 def test_a_part_of_a_gpu_that_is_free_is_not_a_gpu() -> None:
@@ -342,7 +373,10 @@ def test_labels_and_classes_choose_nodes() -> None:
     assert homes(plan, "g") == [["b"] * 8]
     assert plan.placement_groups[0].selector == (("ray.io/node-group", "train"), ("zone", "!x"))
     nowhere = GroupRequest(name="g", workers=2, labels={"zone": "z"})
-    with pytest.raises(ResourceInsufficientError, match=r"with zone=z .* no node for it .*change"):
+    with pytest.raises(
+        ResourceInsufficientError,
+        match=r"with zone=z .* none fits: there is no node for one .*change",
+    ):
         plan_reservation([nowhere], Inventory(nodes)).check()
 
 
@@ -389,8 +423,13 @@ def test_whole_segments_and_what_is_left_for_the_next() -> None:
     assert train[::4] == [f"rack-0-node-{index}" for index in range(16)]
     assert homes(plan, "roll") == [["rack-0-node-16"] * 4, ["rack-0-node-17"] * 4]
     more = GroupRequest(name="more", bundles_per_node=(4,) * 2, segment_size=2)
-    with pytest.raises(ResourceInsufficientError, match="no segment for it"):
+    with pytest.raises(
+        ResourceInsufficientError, match=r"none fits: there is no segment for one \("
+    ):
         plan_reservation([*requests, more], inventory).check()
+    many = evolve(more, bundles_per_node=(4,) * 4)
+    with pytest.raises(ResourceInsufficientError, match=r"8 fit: .* for one more beside the 1 it"):
+        plan_reservation([requests[0], many], inventory).check()
     odd = GroupRequest(name="odd", bundles_per_node=(4, 4, 4), segment_size=2)
     with pytest.raises(PlanError, match="give 2 or 4 nodes"):
         plan_reservation([odd], inventory)

@@ -62,6 +62,36 @@ def test_launch_is_shown_whole() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("width", "heads", "rest", "below"),
+    [
+        (80, "GPU", "{0}", "No room for: share, bundle, node rank, local rank, name"),
+        (120, "rank rank bundle GPU share name", "0 0 0:{0} {0} 1 policy-0-{0}", None),
+    ],
+)
+def test_four_axes_fit_the_width(width: int, heads: str, rest: str, below: str | None) -> None:
+    """Each rank has one line with coordinates, node and GPU; what has no room is named below."""
+    axes = ["pipeline_parallel", "data_parallel", "context_parallel", "tensor_parallel"]
+    mesh = NamedSharding(np.arange(8).reshape(1, 2, 2, 2), axes)
+    spec = plan_group(evolve(USUAL, bundle_counts=(8,), mesh=mesh))
+    plan = plan_launch(spec, landed(spec, predicted(h100_nodes(1), [8])))
+    table = launch_table(plan, width).partition("\n\n")[2].splitlines()
+    assert table[1].split() == ["rank", *["parallel"] * 4, "node", *heads.split()]
+    assert [line.split() for line in table[3:11]] == [
+        [str(rank), "0", *f"{rank:03b}", "10.16.0.1", *rest.format(rank).split()]
+        for rank in range(8)
+    ]
+    assert table[11:] == ([] if below is None else ["", below])
+
+
+def test_heads_of_axes_are_shortened_when_nothing_else_helps() -> None:
+    """Where even the least table is too wide, long words over the coordinates are cut."""
+    lines = launch_table(LAUNCHES["permuted_layout"](), 44).splitlines()
+    heads = [line.split() for line in lines if line.strip().startswith(("data  ", "rank  "))]
+    assert heads == [["data", "tens."], ["rank", "para.", "para.", "node", "GPU"]]
+    assert ["3", "0", "1", "10.16.0.1", "3"] in [line.split() for line in lines]
+
+
 def test_leaders_of_tied_groups_are_marked() -> None:
     """With tied groups, each row has its group, and leaders are marked."""
     rows = launch_table(LAUNCHES["tied_over_two_nodes"]()).splitlines()[-8:]
@@ -224,7 +254,7 @@ def test_large_mesh_is_shown_in_part() -> None:
 
 
 @settings(max_examples=25)
-@given(launches(), st.integers(100, 200))
+@given(launches(), st.integers(80, 200))
 def test_every_rank_has_a_row_within_the_width(plan: LaunchPlan, width: int) -> None:
     """No line is wider than asked for, and no rank is left out."""
     lines = launch_table(plan, width).splitlines()

@@ -35,7 +35,12 @@ def update(weights: int, version: int = 0) -> None:
     """Two parameters."""
 
 
+def rewind() -> None:
+    """No parameter."""
+
+
 METHODS = {
+    "_rewind": method_of(rewind),
     "train": method_of(train),
     "update": method_of(update),
     "_hidden": Method(name="_hidden"),
@@ -99,6 +104,10 @@ def test_calls_that_fit() -> None:
                     "version=...)"
                 )
             ],
+        ),
+        (
+            ("_rewind", 1),
+            ["_rewind(): 1 positional argument for 0 parameters; its parameters are ()"],
         ),
         (
             ("update", 1, "weights"),

@@ -68,7 +68,7 @@ def test_progress_names_what_is_busy_and_where() -> None:
     assert told.startswith(
         "virtual cluster 'train': 2 of 2 placement groups are not ready after 20 of 180 s: "
     )
-    assert "it fits on node 'n0' once 1 GPU more is free there" in told
+    assert "it fits on node 10.0.0.1 once 1 GPU more is free there" in told
     fits = plan_reservation([REQUEST], small_nodes(2, 2))
     assert "Ray should place it soon" in progress_text("train", fits, [False], 1.0, 2.0)
 

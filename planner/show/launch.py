@@ -15,6 +15,7 @@ from planner.mesh import NamedSharding
 from planner.show.rendering import (
     MANY,
     WIDTH,
+    FittingTable,
     as_text,
     cell,
     middle_left_out,
@@ -25,8 +26,15 @@ from planner.show.rendering import (
 __all__ = ["environment_table", "environment_view", "launch_table", "launch_view"]
 
 
+_SPARE = ("share", "bundle", "node rank", "leader", "local rank", "name", "tied group")
+"""What a table of ranks may leave out where it has no room, the least useful first."""
+
+
 def launch_table(plan: LaunchPlan, width: int = WIDTH, *, colour: bool = False) -> str:
-    """The group, then one row per rank; one per node when there are more than 64 ranks."""
+    """The group, then one row per rank; one per node when there are more than 64 ranks.
+
+    Where rows would not fit into the width, columns of less use are left out and named below.
+    """
     return as_text(launch_view(plan), width, colour=colour)
 
 
@@ -132,21 +140,28 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _rank_rows(plan: LaunchPlan) -> Table:
+def _rank_rows(plan: LaunchPlan) -> FittingTable:
     axes = [] if plan.mesh is None else plan.mesh.names
     tied = any(not worker.is_leader for worker in plan.workers)
     name_of = _node_names(plan)
-    columns = ["rank", *axes, "node", "node rank", "local rank", "bundle", "GPU", "share", "name"]
+    columns = ["node", "node rank", "local rank", "bundle", "GPU", "share", "name"]
     columns += ["tied group", "leader"] if tied else []
-    table = new_table("", *columns, left=("node", "name", "leader"))
+    before = 1 + len(axes)
+    rows: list[tuple[object, ...]] = []
     for worker in plan.workers:
         coords = [] if plan.mesh is None else plan.mesh.get_worker_coords(worker.rank).values()
         row: list[object] = [worker.rank, *coords, name_of[worker.node_id]]
         row += [worker.node_rank, worker.local_rank, _bundle(worker), ",".join(worker.gpus)]
         row += [_share(worker), worker.name]
         row += [worker.tied_group, "yes" if worker.is_leader else ""] if tied else []
-        table.add_row(*map(cell, row))
-    return table
+        rows.append(tuple(row))
+    return FittingTable(
+        columns=("rank", *axes, *columns),
+        rows=tuple(rows),
+        words=("node", "name", "leader"),
+        spare=tuple(before + columns.index(name) for name in _SPARE if name in columns),
+        shorten=tuple(range(1, before)),
+    )
 
 
 def _node_names(plan: LaunchPlan) -> dict[str, str]:

@@ -1,21 +1,35 @@
 """From rich renderables to text, the same everywhere: no terminal and no environment is asked."""
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Literal, TypeVar
 
+from attrs import frozen
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 from planner.outcomes import ranks_text
 
-__all__ = ["MANY", "WIDTH", "as_text", "cell", "middle_left_out", "new_table", "runs"]
+__all__ = [
+    "MANY",
+    "WIDTH",
+    "FittingTable",
+    "as_text",
+    "cell",
+    "middle_left_out",
+    "new_table",
+    "runs",
+]
 
 T = TypeVar("T")
 
 WIDTH = 120
 """How wide a text is unless something else is asked for."""
+
+_UNBOUNDED = 100_000
+"""Wider than any table."""
 
 MANY = 64
 """More rows than this are folded."""
@@ -36,6 +50,53 @@ def as_text(view: RenderableType, width: int = WIDTH, *, colour: bool = False) -
         console.print(view)
     lines = [line.rstrip() for line in capture.get().splitlines()]
     return "\n".join(lines).strip("\n") + "\n"
+
+
+@frozen(kw_only=True)
+class FittingTable:
+    """A table that leaves out columns where it is too wide, and says which.
+
+    Attributes:
+        columns: The names of all columns.
+        rows: The cells of each row.
+        words: The columns that hold words.
+        spare: The places of columns that may be left out, the least useful first.
+        shorten: The places of those whose heads are shortened when that is not enough.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[object, ...], ...]
+    words: tuple[str, ...]
+    spare: tuple[int, ...]
+    shorten: tuple[int, ...] = ()
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The table for a console as wide as this one."""
+        unbounded = options.update(width=_UNBOUNDED)
+        for count in range(len(self.spare) + 1):
+            gone = self.spare[:count]
+            table = self._table(gone, ())
+            if console.measure(table, options=unbounded).maximum <= options.max_width:
+                break
+        else:
+            gone, table = self.spare, self._table(self.spare, self.shorten)
+        yield table
+        if gone:
+            yield Text(f"No room for: {', '.join(self.columns[place] for place in gone)}")
+
+    def _table(self, gone: Sequence[int], short: Sequence[int]) -> Table:
+        heads = [
+            _shortened(name) if place in short else name for place, name in enumerate(self.columns)
+        ]
+        kept = [place for place in range(len(heads)) if place not in gone]
+        table = new_table("", *(heads[place] for place in kept), left=self.words)
+        for row in self.rows:
+            table.add_row(*(cell(row[place]) for place in kept))
+        return table
+
+
+def _shortened(name: str) -> str:
+    return " ".join(word if len(word) <= 5 else f"{word[:4]}." for word in re.split("[_ ]", name))
 
 
 def new_table(title: str, *columns: str, left: Sequence[str] = ()) -> Table:
