@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from attrs import field, frozen
 
-__all__ = ["ClassFacts", "ReadModule", "scan_class"]
+__all__ = ["AssumedClass", "ClassFacts", "ReadModule", "scan_class"]
 
 ReadModule = Callable[[str], "tuple[str, bool] | None"]
 """Gives, by a module's full name, its source and whether it is a package (its ``__init__``).
@@ -32,6 +32,19 @@ class ClassFacts:
     asynchronous: bool = False
     configures: bool = False
     options: Mapping[str, object] = field(factory=dict)
+
+
+@frozen(kw_only=True)
+class AssumedClass:
+    """What a launch counts on, of a class that no host has imported yet.
+
+    Attributes:
+        configures: Whether it has ``configure_worker``: if so, the plan holds its answers.
+        found: How that was found, such as ``read from its source``.
+    """
+
+    configures: bool
+    found: str
 
 
 _PLAIN_BASES = frozenset(

@@ -13,7 +13,6 @@ from planner.environment import (
     GroupEnvironment,
     check_before_python,
     plan_environment,
-    rank_overrides,
 )
 from planner.findings import Findings
 from planner.group_places import PlaceArguments, PlaceSpec, checked_places
@@ -26,7 +25,7 @@ from planner.interpreter import (
 from planner.mesh import NamedSharding
 from planner.options import JsonObject, actor_options, json_object, recursive_merge_options
 from planner.profiling import profiler_of
-from planner.runtime_env import before_python_of, check_no_credentials, split_variables
+from planner.runtime_env import check_no_credentials
 from planner.slots import Slot, choose_prefix, plan_slots, plan_tied_slots
 
 __all__ = [
@@ -35,10 +34,9 @@ __all__ = [
     "GroupSpec",
     "HostRequest",
     "WorkerOverrides",
-    "configured_variables",
+    "gpu_share_of",
     "plan_group",
     "plan_hosts",
-    "plan_overrides",
     "with_environment_before_python",
 ]
 
@@ -169,6 +167,11 @@ class HostRequest:
     asynchronous: bool
 
 
+def gpu_share_of(*, use_gpus: bool, colocated: int) -> int:
+    """The share of every GPU that one of the groups on a cluster gets, in ten-thousandths."""
+    return FULL_GPU // colocated if use_gpus else 0
+
+
 def plan_group(given: GroupArguments) -> GroupSpec:
     """Check everything that was asked for and say what the hosts are started with.
 
@@ -272,88 +275,6 @@ def _host(spec: GroupSpec, shared: HostRequest, index: int) -> HostRequest:
         options=shared.options,
         asynchronous=shared.asynchronous,
     )
-
-
-def plan_overrides(spec: GroupSpec, answers: Sequence[object]) -> tuple[WorkerOverrides, ...]:
-    """What ``configure_worker`` returned for each slot, checked.
-
-    Args:
-        spec: The group as known so far.
-        answers: Per slot ``(resources, env_vars, init_kwargs)``, optionally with a fourth item,
-            overrides for Ray's runtime environment.
-
-    Raises:
-        PlanError: An answer has another form, or asks for what a worker cannot have.
-    """
-    findings = Findings(f"configure_worker of {spec.worker_class}")
-    made = tuple(
-        _override(f"{slot.name(spec.name)}", answer, findings)
-        for slot, answer in zip(spec.slots, answers, strict=True)
-    )
-    findings.check()
-    return made
-
-
-def _override(path: str, answer: object, findings: Findings) -> WorkerOverrides:
-    if not isinstance(answer, tuple | list) or len(answer) not in {3, 4}:
-        findings.add(
-            path,
-            f"it returned {type(answer).__name__}, not three or four items",
-            "return (resources, env_vars, init_kwargs) or (..., runtime_env)",
-        )
-        return WorkerOverrides()
-    parts: list[Mapping[str, object]] = []
-    for label, part in zip(
-        ("resources", "env_vars", "init_kwargs", "runtime_env"), answer, strict=False
-    ):
-        if part is not None and not isinstance(part, Mapping):
-            findings.add(
-                f"{path}.{label}", f"it is of type {type(part).__name__}", "return a mapping"
-            )
-        parts.append(part if isinstance(part, Mapping) else {})
-    resources, init_kwargs = parts[0], parts[2]
-    runtime_env, further = split_variables(parts[3] if len(parts) > 3 else {})
-    env_vars = {**further, **parts[1]}
-    texts = {name: value for name, value in env_vars.items() if isinstance(value, str)}
-    for name, value in env_vars.items():
-        if not isinstance(value, str):
-            findings.add(
-                f"{path}.env_vars[{name!r}]",
-                f"the value is of type {type(value).__name__}",
-                "environment values are strings: convert it with str()",
-            )
-    environment = rank_overrides(f"{path}.env_vars", texts, findings)
-    check_no_credentials(f"{path}.runtime_env", runtime_env, findings)
-    early = before_python_of(environment, findings)
-    if early:
-        runtime_env["env_vars"] = early
-    return WorkerOverrides(
-        gpu_share=_share(path, resources, findings),
-        environment=environment,
-        constructor=tuple(sorted(str(name) for name in init_kwargs)),
-        runtime_env=json_object(f"{path}.runtime_env", runtime_env, findings),
-    )
-
-
-def configured_variables(answer: Sequence[object]) -> dict[str, str]:
-    """All the variables that one answer of ``configure_worker`` holds, with their values."""
-    _, further = split_variables(answer[3] if len(answer) > 3 else {})
-    own = answer[1] if isinstance(answer[1], Mapping) else {}
-    return {str(name): str(value) for name, value in {**further, **own}.items()}
-
-
-def _share(path: str, resources: Mapping[str, object], findings: Findings) -> int | None:
-    asked = resources.get("num_gpus")
-    if asked is None:
-        return None
-    if isinstance(asked, bool) or not isinstance(asked, int | float) or not 0 <= asked <= 1:
-        findings.add(
-            f"{path}.resources['num_gpus']",
-            f"{asked!r} is not a share of one bundle's GPU",
-            "return a number from 0 to 1",
-        )
-        return None
-    return int(asked * FULL_GPU + 1e-6)
 
 
 def _checked_mesh(given: object, workers: int, findings: Findings) -> NamedSharding | None:

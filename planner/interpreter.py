@@ -32,6 +32,7 @@ __all__ = [
     "UvProject",
     "built_executable",
     "describe_interpreter",
+    "interpreter_variables",
     "local_sources_of",
     "parse_interpreter",
     "requirement_environment",
@@ -211,6 +212,21 @@ def virtual_env_of(executable: str) -> str | None:
     if last != "bin" or not program.startswith(("python", "pypy")):
         return None
     return None if environment in {"", "/usr", "/usr/local"} else environment
+
+
+def interpreter_variables(executable: str | None, prefix: str, base_prefix: str) -> dict[str, str]:
+    """``VIRTUAL_ENV`` and ``UV_PROJECT_ENVIRONMENT`` of workers; empty outside an environment.
+
+    Args:
+        executable: The workers' interpreter; None for the driver's own.
+        prefix: The driver's ``sys.prefix``.
+        base_prefix: The driver's ``sys.base_prefix``: the same outside an environment.
+    """
+    if executable is not None:
+        folder = virtual_env_of(executable)
+    else:
+        folder = prefix if prefix != base_prefix else None
+    return {"VIRTUAL_ENV": folder, "UV_PROJECT_ENVIRONMENT": folder} if folder else {}
 
 
 def describe_interpreter(interpreter: Interpreter) -> str:

@@ -7,7 +7,17 @@ from attrs import frozen
 
 from planner.outcomes import RankIdentity
 
-__all__ = ["WorkerSeen", "WorkerState", "WorkerStatus", "plan_statuses", "status_text"]
+__all__ = [
+    "DEAF",
+    "WorkerSeen",
+    "WorkerState",
+    "WorkerStatus",
+    "deaf_ranks",
+    "known_states",
+    "plan_statuses",
+    "responding",
+    "status_text",
+]
 
 
 class WorkerState(StrEnum):
@@ -18,6 +28,10 @@ class WorkerState(StrEnum):
     STOPPED = "stopped"
     DEAD = "dead"
     OUT_OF_REACH = "out of reach"
+
+
+DEAF = frozenset({WorkerState.DEAD, WorkerState.STOPPED, WorkerState.OUT_OF_REACH})
+"""The states of a process that takes no call: nobody asks it, and a recovery replaces it."""
 
 
 @frozen(kw_only=True)
@@ -92,6 +106,30 @@ def _status(identity: RankIdentity, seen: WorkerSeen | None) -> WorkerStatus:
         running=seen.running,
         seconds=seen.seconds,
     )
+
+
+def responding(statuses: Sequence[WorkerStatus]) -> dict[int, bool]:
+    """Per rank, whether its process is there and not stopped."""
+    return {each.rank: each.state not in DEAF for each in statuses}
+
+
+def deaf_ranks(statuses: Sequence[WorkerStatus]) -> tuple[int, ...]:
+    """The ranks whose process takes no call."""
+    return tuple(each.rank for each in statuses if each.state in DEAF)
+
+
+def known_states(
+    statuses: Sequence[WorkerStatus] | None, dead: Sequence[int]
+) -> dict[int, WorkerState]:
+    """What is known of the ranks when a group is ended.
+
+    Args:
+        statuses: How they were seen just now; None when nobody has looked.
+        dead: Ranks that are known to be dead without a look.
+    """
+    if statuses is None:
+        return dict.fromkeys(dead, WorkerState.DEAD)
+    return {each.rank: each.state for each in statuses}
 
 
 def status_text(statuses: Sequence[WorkerStatus]) -> str:

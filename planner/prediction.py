@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 
 from attrs import evolve, field, frozen
 
+from planner.configured import plan_overrides
 from planner.findings import Findings, PlanError
-from planner.group import FULL_GPU, GroupArguments, plan_group, plan_overrides
+from planner.group import FULL_GPU, GroupArguments, gpu_share_of, plan_group
 from planner.host_facts import HostFacts
 from planner.inventory import BundleFacts, Inventory, Node
 from planner.launch import LaunchPlan, plan_launch
@@ -242,8 +243,9 @@ def _groups(
 ) -> list[LaunchPlan]:
     made: list[LaunchPlan] = []
     topology = places_of(inventory)
-    share = FULL_GPU // intent.spec.max_colocated_worker_groups if intent.spec.use_gpus else 0
-    ledger = GpuLedger(colocated=intent.spec.max_colocated_worker_groups)
+    colocated = intent.spec.max_colocated_worker_groups
+    share = gpu_share_of(use_gpus=intent.spec.use_gpus, colocated=colocated)
+    ledger = GpuLedger(colocated=colocated)
     bundles = {(each.placement_group, each.bundle): each for each in facts}
     counts: dict[int, int] = {}
     for each in facts:

@@ -4,7 +4,7 @@
 # independent of each other (tied group), a training group's ranks are not (group). Everything of a
 # struck domain is ended and started again; the rest is kept and goes on serving.
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import assert_never
 
@@ -12,6 +12,7 @@ from attrs import field, frozen
 
 from planner.findings import Findings
 from planner.launch import LaunchPlan
+from planner.liveness import WorkerStatus, deaf_ranks
 from planner.outcomes import ranks_text
 
 __all__ = [
@@ -21,11 +22,15 @@ __all__ = [
     "RecoveryPlan",
     "RestartedRank",
     "Survivors",
+    "absent_after",
     "base_name",
     "domain_of",
+    "failed_ranks",
+    "lost_nodes",
     "plan_recovery",
     "plan_resize",
     "recovery_text",
+    "serving_groups",
 ]
 
 
@@ -100,6 +105,7 @@ class RestartedRank:
         placement_group: Where; its old place, unless its node is lost.
         bundle: In which bundle.
         moved_from: The node that it leaves, when that one is lost.
+        node_id: The node on which it must land; None takes any.
     """
 
     rank: int
@@ -107,6 +113,7 @@ class RestartedRank:
     placement_group: int
     bundle: int
     moved_from: str | None = None
+    node_id: str | None = None
 
 
 @frozen(kw_only=True)
@@ -158,6 +165,26 @@ def domain_of(plan: LaunchPlan, rank: int, domain: Domain) -> tuple[int, ...]:
         case _:
             assert_never(domain)
     return tuple(sorted(alike))
+
+
+def failed_ranks(
+    statuses: Sequence[WorkerStatus], broken: Iterable[int], absent: Collection[int]
+) -> tuple[int, ...]:
+    """The ranks that a recovery is about, sorted.
+
+    Args:
+        statuses: How the ranks were seen.
+        broken: Ranks that are known to be dead, or still in a call that failed elsewhere.
+        absent: Ranks that were given up: nobody misses them.
+    """
+    return tuple(sorted({*deaf_ranks(statuses), *broken}.difference(absent)))
+
+
+def lost_nodes(
+    nodes: Mapping[int, str], failed: Iterable[int], live: Collection[str]
+) -> tuple[str, ...]:
+    """The nodes of failed ranks that are not there any more, sorted."""
+    return tuple(sorted({nodes[rank] for rank in failed}.difference(live)))
 
 
 def plan_recovery(
@@ -219,7 +246,8 @@ def _places(
         if worker.node_id in lost:
             by_node.setdefault(worker.node_id, []).append(rank)
             continue
-        start.append(_restarted(plan, rank, worker.placement_group, worker.bundle, generation))
+        place = (worker.placement_group, worker.bundle, worker.node_id)
+        start.append(_restarted(plan, rank, place, generation))
     for node_id, ranks in sorted(by_node.items()):
         slots = _together(free, len(ranks))
         if not slots:
@@ -231,7 +259,7 @@ def _places(
             continue
         for rank, slot in zip(ranks, slots, strict=True):
             free.remove(slot)
-            start.append(_restarted(plan, rank, slot[0], slot[1], generation, node_id))
+            start.append(_restarted(plan, rank, slot, generation, node_id))
     return tuple(sorted(start, key=lambda each: each.rank)), missing
 
 
@@ -249,17 +277,17 @@ def _together(free: Sequence[tuple[int, int, str]], count: int) -> list[tuple[in
 def _restarted(
     plan: LaunchPlan,
     rank: int,
-    placement_group: int,
-    bundle: int,
+    place: tuple[int, int, str | None],
     generation: int,
     moved_from: str | None = None,
 ) -> RestartedRank:
     return RestartedRank(
         rank=rank,
         name=f"{base_name(plan.workers[rank].name)}.g{generation}",
-        placement_group=placement_group,
-        bundle=bundle,
+        placement_group=place[0],
+        bundle=place[1],
         moved_from=moved_from,
+        node_id=place[2],
     )
 
 
@@ -300,13 +328,25 @@ def plan_resize(
         generation=generation,
         keep=tuple(keep),
         end=tuple(leave),
+        # The cluster may have moved the bundle of a rank that was given up.
         start=tuple(
-            _restarted(plan, w.rank, w.placement_group, w.bundle, generation) for w in come
+            _restarted(plan, w.rank, (w.placement_group, w.bundle, None), generation) for w in come
         ),
         pause=0.0,
         new_rendezvous=moved,
         tell=tuple(keep) if moved else (),
     )
+
+
+def serving_groups(plan: LaunchPlan, absent: Collection[int]) -> dict[int, bool]:
+    """Whether each tied group serves, from the ranks that were given up."""
+    serving = {worker.tied_group: True for worker in plan.workers}
+    return serving | {plan.workers[rank].tied_group: False for rank in absent}
+
+
+def absent_after(absent: Collection[int], plan: RecoveryPlan) -> frozenset[int]:
+    """The ranks that are given up once a change of size has been carried out."""
+    return frozenset({*absent, *plan.end}.difference(each.rank for each in plan.start))
 
 
 def recovery_text(plan: RecoveryPlan) -> str:

@@ -11,7 +11,7 @@ from attrs import field, frozen
 
 from planner.findings import Findings
 from planner.launch import LaunchPlan
-from planner.liveness import WorkerState
+from planner.liveness import DEAF, WorkerState
 from planner.outcomes import ranks_text
 
 __all__ = ["TeardownPlan", "TeardownReport", "plan_teardown", "run_of", "teardown_text"]
@@ -76,10 +76,9 @@ def plan_teardown(
     if grace is not None and grace < 0:
         findings.add("grace", f"{grace!r} is not a time", "give seconds, 0 or more, or None")
     findings.check()
-    deaf = {WorkerState.DEAD, WorkerState.STOPPED, WorkerState.OUT_OF_REACH}
     known = states or {}
     not_asked = tuple(
-        (rank, known[rank].value) for rank in chosen if known.get(rank) in deaf and cleanup
+        (rank, known[rank].value) for rank in chosen if known.get(rank) in DEAF and cleanup
     )
     silent = {rank for rank, _ in not_asked}
     rest = tuple(rank for rank in chosen if rank)

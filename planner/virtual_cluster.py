@@ -309,6 +309,8 @@ def _at_least_one(path: str, given: object, findings: Findings) -> int:
 class GpuLedger:
     """Which groups hold which share of a cluster's GPUs.
 
+    Groups without a share are noted and never refused: CPUs are shared as classes ask for them.
+
     Attributes:
         colocated: How many groups the cluster was made for.
         holders: The share of each group in ten-thousandths of a GPU, as pairs sorted by name.

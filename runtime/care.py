@@ -7,13 +7,17 @@ from typing import Any
 from attrs import evolve
 
 from planner.launch import LaunchPlan
-from planner.liveness import WorkerState, WorkerStatus
+from planner.liveness import WorkerStatus, known_states, responding
 from planner.recovery import (
     FailurePolicy,
     RecoveryFacts,
     RecoveryPlan,
+    absent_after,
+    failed_ranks,
+    lost_nodes,
     plan_recovery,
     plan_resize,
+    serving_groups,
 )
 from planner.teardown import TeardownReport, plan_teardown
 from runtime.backend import Actor, Backend
@@ -35,6 +39,9 @@ RESTART_SECONDS = 600.0
 
 NODE_SECONDS = 30.0
 """How long a recovery waits for the cluster to give a lost node's bundles to another."""
+
+LAST_LOOK_SECONDS = 5.0
+"""How long looking at the ranks may take before they are ended."""
 
 
 class Care:
@@ -72,7 +79,9 @@ class Care:
         self._generation = self._recoveries = 0
         self._lane = Lane(self.backend, self.plan.group, self.identities)
         self._health = Health(self.plan, policy or FailurePolicy(), self.backend, self._lane)
+        self._lane.warm()
         self.identities.listeners.append(self._health.note)
+        self.identities.readers.append(self._lane.remains)
 
     @property
     def failure_policy(self) -> FailurePolicy:
@@ -98,8 +107,7 @@ class Care:
 
     def ping(self, timeout: float | None = None) -> dict[int, bool]:
         """Per rank, whether its process is there and not stopped."""
-        dead = {WorkerState.DEAD, WorkerState.STOPPED, WorkerState.OUT_OF_REACH}
-        return {each.rank: each.state not in dead for each in self.status(timeout)}
+        return responding(self.status(timeout))
 
     def stacks(
         self, ranks: Sequence[int] | None = None, timeout: float | None = None
@@ -132,11 +140,9 @@ class Care:
         raise NotImplementedError
 
     def _carry_out_end(self, cleanup: str | None, grace: float | None) -> TeardownReport:
-        states = None
-        if cleanup is not None and self._lane.is_warm:
-            states = {each.rank: each.state for each in self.status(5.0)}
-        elif cleanup is not None:
-            states = dict.fromkeys(self._health.dead(), WorkerState.DEAD)
+        looks = cleanup is not None and self._lane.is_warm
+        seen = self.status(LAST_LOOK_SECONDS) if looks else None
+        states = known_states(seen, self._health.dead())
         plan = plan_teardown(self.plan, states, cleanup=cleanup, grace=grace)
         companions = self._lane.end()
         plan = evolve(plan, names=(*plan.names, *companions))
@@ -199,24 +205,19 @@ class Care:
             PlanError: There is no such tied group, or none would be left.
         """
         absent = self._health.absent
-        serving = {worker.tied_group: True for worker in self.plan.workers}
-        serving |= {self.plan.workers[rank].tied_group: False for rank in absent}
+        serving = serving_groups(self.plan, absent)
         plan = plan_resize(self.plan, tied_groups, self._generation + 1, serving)
         self._apply(plan, start_timeout)
-        came = {each.rank for each in plan.start}
-        self._health.absent = frozenset({*absent, *plan.end} - came)
+        self._health.absent = absent_after(absent, plan)
         return plan
 
     def _recovery(self, timeout: float | None) -> RecoveryPlan:
-        absent = self._health.absent
-        gone = {WorkerState.DEAD, WorkerState.OUT_OF_REACH, WorkerState.STOPPED}
-        seen = [each.rank for each in self.status(timeout) if each.state in gone]
-        failed = sorted({*seen, *self._health.broken()} - absent)
-        live = self.backend.live_nodes()
-        lost = sorted({self.identities.nodes[rank] for rank in failed} - live)
+        seen = self.status(timeout)
+        failed = failed_ranks(seen, self._health.broken(), self._health.absent)
+        lost = lost_nodes(self.identities.nodes, failed, self.backend.live_nodes())
         facts = RecoveryFacts(
-            failed=tuple(failed),
-            lost_nodes=tuple(lost),
+            failed=failed,
+            lost_nodes=lost,
             attempt=self._recoveries,
             free_slots=free_slots(self.backend, self._launched, lost, NODE_SECONDS),
         )
@@ -234,6 +235,7 @@ class Care:
             launched = start_again(self.backend, self._launched, plan.start, start_timeout)
             self._adopt(launched)
             self._lane.roster = launched.identities
+            self._lane.warm()
             self._health.plan = launched.plan
         self._health.mend([*plan.end, *(each.rank for each in plan.start)])
 

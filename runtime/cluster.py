@@ -39,7 +39,8 @@ class RayVirtualCluster:
         bundle_ct_per_node_list: How many bundles each node gives; 0 makes no placement group.
         use_gpus: Whether a bundle holds a GPU.
         max_colocated_worker_groups: How many groups may share the bundles, each with an equal
-            share of every GPU.
+            share of every GPU. Without GPUs it is only the number of CPUs in a bundle: how many
+            of them a worker takes, its class or its options say.
         num_gpus_per_node: How many GPUs a node has; workers that ask are told.
         name: First part of the placement groups' names.
         placement_group_strategy: Ray's strategy for a unified placement group.

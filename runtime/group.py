@@ -10,7 +10,7 @@ from typing import Any, Self
 from planner.difference import PlanDifference
 from planner.environment import EnvironmentPolicy
 from planner.findings import CoordinateError, Finding
-from planner.group import FULL_GPU, GroupArguments
+from planner.group import GroupArguments, gpu_share_of
 from planner.launch import LaunchPlan
 from planner.mesh import NamedSharding
 from planner.preflight import PreflightReport
@@ -122,7 +122,8 @@ class RayWorkerGroup(Runs, Calls, Care):
         )
         checks = checked_checks(preflight, expected_plan)
         groups = cluster.get_placement_groups()
-        share = FULL_GPU // cluster.max_colocated_worker_groups if cluster.use_gpus else 0
+        colocated = cluster.max_colocated_worker_groups
+        share = gpu_share_of(use_gpus=cluster.use_gpus, colocated=colocated)
         claimed = cluster.claim(name_prefix or remote_worker_builder.ray_actor_class_fqn, share)
         try:
             launched = start_group(

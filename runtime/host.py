@@ -22,7 +22,7 @@ import ray
 
 from runtime.node_facts import Door, bind_process, look, reachable
 from runtime.vitals import Vitals
-from runtime.worker_class import describe_class, extend_search_path, load_class
+from runtime.worker_class import configures, describe_class, extend_search_path, load_class
 
 __all__ = ["AsyncHost", "Host"]
 
@@ -112,6 +112,7 @@ class _Body:
         digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
         return {
             "digest": digest,
+            "configures": configures(cls),
             "methods": described if told["describes"] else None,
             "affinity": self._bound_to,
         }

@@ -39,7 +39,6 @@ __all__ = [
     "Checks",
     "DifferenceError",
     "PreflightError",
-    "check_affinity",
     "checked_checks",
     "compare",
     "look_for",
@@ -278,32 +277,3 @@ def compare(checks: Checks, plan: LaunchPlan) -> PlanDifference | None:
     if found:
         _log.warning("%s", found.text())
     return found
-
-
-def check_affinity(
-    plan: LaunchPlan,
-    acks: Mapping[int, Mapping[str, Any]],
-    identities: Mapping[int, RankIdentity],
-) -> None:
-    """Do nothing when every process is bound as planned.
-
-    Raises:
-        ExecutionError: The kernel says otherwise of one.
-    """
-    for worker in plan.workers:
-        if worker.affinity is None:
-            continue
-        bound = acks[worker.rank]["affinity"]
-        if tuple(bound["cores"]) != worker.affinity.cores:
-            raise ExecutionError(
-                f"worker group {plan.group!r}: {identities[worker.rank]} should run on cores "
-                f"{worker.affinity.cores} and runs on {tuple(bound['cores'])}: something else on "
-                "its node limits it; start the group with numa_binding=False"
-            )
-        if bound["memory_problem"]:
-            _log.warning(
-                "worker group %r: the memory of %s is not bound: %s",
-                plan.group,
-                identities[worker.rank],
-                bound["memory_problem"],
-            )

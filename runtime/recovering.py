@@ -5,18 +5,25 @@ from typing import Any
 
 from attrs import evolve
 
-from planner.group import plan_hosts
-from planner.launch import LaunchPlan, identity_of, plan_launch
-from planner.outcomes import RankIdentity, ranks_text
+from planner.acknowledgement import judge_affinity
+from planner.launch import LaunchPlan, identity_of
+from planner.outcomes import ranks_text
 from planner.recovery import RecoveryPlan, RestartedRank, recovery_text
+from planner.restart import (
+    bundles_on,
+    moved_bundles,
+    plan_restart,
+    restart_hosts,
+    restarted_spec,
+    with_first_names,
+)
 from runtime.backend import Actor, Backend
 from runtime.errors import ExecutionError
-from runtime.gather import gather_or_raise
-from runtime.launching import Launched, facts_of, told_to
+from runtime.launching import Launched
 from runtime.places import PORTS
-from runtime.preflight import more_facts
+from runtime.preflight import compare
 from runtime.roster import Roster
-from runtime.teardown import end
+from runtime.rounds import end_after, facts_of, refuse, start_hosts, start_workers
 
 __all__ = ["RecoveryError", "free_slots", "start_again"]
 
@@ -48,21 +55,11 @@ def free_slots(
 
     Ray moves the bundles of a lost node to nodes that have room; this waits a while for it.
     """
-    gone = frozenset(lost)
-    struck = {
-        (worker.placement_group, worker.bundle)
-        for worker in launched.plan.workers
-        if worker.node_id in gone
-    }
+    struck = bundles_on(launched.plan, lost)
     ends = backend.now() + wait
     while struck:
-        landed = {
-            (each.placement_group, each.bundle): each.node_id
-            for each in backend.landed(launched.again.groups)
-        }
-        live = backend.live_nodes()
-        free = [(pg, b, landed.get((pg, b), "")) for pg, b in sorted(struck)]
-        moved = tuple(each for each in free if each[2] in live and each[2] not in gone)
+        landed = backend.landed(launched.again.groups)
+        moved = moved_bundles(struck, lost, landed, backend.live_nodes())
         if len(moved) == len(struck) or backend.now() >= ends:
             return moved
         backend.pause(0.1)
@@ -80,114 +77,66 @@ def start_again(
         restarted: Whom to start, under which name, and where.
         timeout: Seconds until every constructor must have returned.
 
+    Whatever is raised, everything that was started here was ended.
+
     Raises:
-        WorkerGroupError: A host or a constructor failed; everything started here was ended.
+        PlanError: A rank came back elsewhere than planned, or what landed contradicts the plan.
+        DifferenceError: Something that a prediction promised does not hold any more.
+        ExecutionError: A process is not bound as planned.
+        WorkerGroupError: A host or a constructor failed.
         DeadlineError: Not every constructor returned in time.
     """
     ends = backend.now() + timeout
-    actors: dict[int, Actor] = {}
+    actors: dict[str, Actor] = {}
+    again = launched.again
+    plan: LaunchPlan | None = None
     try:
-        reports = _hosts(backend, launched, restarted, actors, timeout)
-        plan, facts = _planned(launched, restarted, reports)
-        identities = _roster(backend, launched, plan, reports)
-        again = launched.again
-        started = {
-            rank: actor.start.remote(
-                told_to(
-                    plan,
-                    rank,
-                    identities,
-                    again.sources,
-                    again.configured[rank] if again.configured else {},
-                ),
-                list(again.payloads[rank]),
-            )
-            for rank, actor in actors.items()
-        }
-        gather_or_raise(
+        hosts, reports = start_hosts(
             backend,
-            f"worker group {plan.group!r}, restart of {ranks_text(sorted(actors))}",
-            started,
+            f"worker group {launched.plan.group!r}, restart of its host processes",
+            restart_hosts(again.spec, restarted),
+            again.groups,
+            actors,
+            again.spec.environment.expected,
+            again.asked,
+            timeout,
+        )
+        facts = list(again.facts)
+        for rank, report in reports.items():
+            facts[rank] = facts_of(report)
+        with PORTS.planning(restarted_spec(again.spec, restarted)) as told:
+            plan = plan_restart(launched.plan, told, facts, restarted)
+            PORTS.note(plan)
+        found = compare(again.checks, with_first_names(plan))
+        identities = _roster(backend, launched, plan, reports)
+        _, acknowledged = start_workers(
+            backend,
+            f"worker group {plan.group!r}, restart of {ranks_text(sorted(hosts))}",
+            plan,
+            hosts,
             identities,
+            again,
             max(0.0, ends - backend.now()),
         )
-    except BaseException:
-        end(backend, list(actors.values()), [each.name for each in restarted][: len(actors)])
+        refuse(plan.group, judge_affinity(plan, acknowledged, identities))
+    except BaseException as error:
+        PORTS.release(plan)
+        end_after(error, backend, launched.plan.group, actors)
         raise
     PORTS.release(launched.plan)
-    PORTS.note(plan)
     ranked = list(launched.actors)
-    for rank, actor in actors.items():
+    for rank, actor in hosts.items():
         ranked[rank] = actor
     identities.listeners.extend(launched.identities.listeners)
+    identities.readers.extend(launched.identities.readers)
     return evolve(
         launched,
         plan=plan,
         actors=tuple(ranked),
         identities=identities,
         again=evolve(again, facts=tuple(facts)),
+        difference=found,
     )
-
-
-def _hosts(
-    backend: Backend,
-    launched: Launched,
-    restarted: Sequence[RestartedRank],
-    actors: dict[int, Actor],
-    timeout: float,
-) -> Mapping[int, Mapping[str, Any]]:
-    again = launched.again
-    requests = plan_hosts(again.spec)
-    for each in restarted:
-        request = evolve(
-            requests[each.rank],
-            name=each.name,
-            placement_group=each.placement_group,
-            bundle=each.bundle,
-        )
-        actors[each.rank] = backend.start_host(request, again.groups[each.placement_group])
-    asked = {
-        rank: actor.report.remote(again.spec.environment.expected, again.asked)
-        for rank, actor in actors.items()
-    }
-    who = {
-        each.rank: RankIdentity(rank=each.rank, node=f"(bundle {each.bundle}, {each.name!r})")
-        for each in restarted
-    }
-    subject = f"worker group {launched.plan.group!r}, restart of its host processes"
-    return gather_or_raise(backend, subject, asked, Roster(backend, who), timeout)
-
-
-def _planned(
-    launched: Launched,
-    restarted: Sequence[RestartedRank],
-    reports: Mapping[int, Mapping[str, Any]],
-) -> tuple[LaunchPlan, list[Any]]:
-    again, old = launched.again, launched.plan
-    facts = list(again.facts)
-    slots = list(again.spec.slots)
-    for each in restarted:
-        facts[each.rank] = more_facts(facts_of(reports[each.rank]), reports[each.rank])
-        slots[each.rank] = evolve(
-            slots[each.rank], placement_group=each.placement_group, bundle=each.bundle
-        )
-    with PORTS.planning(evolve(again.spec, slots=tuple(slots))) as told:
-        planned = plan_launch(told, facts)
-    names = {each.rank: each.name for each in restarted}
-    # Those that go on keep what they were told: their environment can't be changed any more.
-    workers = tuple(
-        # Whoever starts again on its old machine finds its old ports free.
-        evolve(
-            new,
-            name=names[new.rank],
-            ports=kept.ports if kept.address == new.address else new.ports,
-        )
-        if new.rank in names
-        else kept
-        for new, kept in zip(planned.workers, old.workers, strict=True)
-    )
-    meeting = planned.rendezvous if 0 in names else old.rendezvous
-    return evolve(old, workers=workers, rendezvous=meeting), facts
 
 
 def _roster(

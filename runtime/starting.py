@@ -9,23 +9,20 @@ from typing import Any
 
 from attrs import evolve, field, frozen
 
+from planner.acknowledgement import judge_answers
+from planner.class_source import AssumedClass
+from planner.configured import configure_questions, configured_variables, plan_overrides
 from planner.environment import EnvironmentPolicy, EnvironmentSources, environment_values
 from planner.findings import Findings
-from planner.group import (
-    GroupArguments,
-    GroupSpec,
-    configured_variables,
-    plan_group,
-    plan_hosts,
-    plan_overrides,
-)
-from planner.interpreter import virtual_env_of
+from planner.group import GroupArguments, GroupSpec, plan_group, plan_hosts
+from planner.interpreter import interpreter_variables
 from planner.options import recursive_merge_options
 from runtime.backend import Backend, Reference
 from runtime.launching import Launched, launch
 from runtime.payloads import record_unsendable
 from runtime.places import check_still_there
 from runtime.preflight import Checks
+from runtime.rounds import refuse
 
 __all__ = ["START_SECONDS", "StartRequest", "start_group"]
 
@@ -90,7 +87,7 @@ def start_group(request: StartRequest) -> Launched:
         sources = evolve(
             given.sources,
             class_options=_env_vars(own),
-            interpreter=_interpreter_variables(executable),
+            interpreter=interpreter_variables(executable, sys.prefix, sys.base_prefix),
         )
         spec = plan_group(
             evolve(
@@ -104,8 +101,11 @@ def start_group(request: StartRequest) -> Launched:
                 notes=(*given.notes, f"{given.worker_class}: {found}"),
             )
         )
-        answers = _configured(request, spec, sources, node_ids[0]) if facts.configures else []
-        if answers:
+        assumed = AssumedClass(configures=facts.configures, found=found)
+        answers: list[Any] = []
+        if assumed.configures:
+            answers = _configured(request, spec, sources, node_ids[0])
+            refuse(spec.name, judge_answers(spec, assumed, answers, node_ids[0]))
             spec = evolve(spec, overrides=plan_overrides(spec, answers))
         return launch(
             backend,
@@ -116,6 +116,7 @@ def start_group(request: StartRequest) -> Launched:
             [configured_variables(answer) for answer in answers],
             request.start_timeout,
             request.checks,
+            assumed,
         )
 
 
@@ -157,11 +158,9 @@ def _configured(
     request: StartRequest, spec: GroupSpec, sources: EnvironmentSources, node_id: str
 ) -> list[Any]:
     environment = environment_values(spec.environment.variables, sources)
-    told = request.bundle_indices or [
-        (slot.node, list(slot.tied_bundles)) if slot.is_leader else None for slot in spec.slots
-    ]
+    questions = configure_questions(spec, request.bundle_indices)
     return request.backend.ask_configure_worker(
-        spec, environment, told, request.num_gpus_per_node, node_id
+        spec, environment, questions, request.num_gpus_per_node, node_id
     )
 
 
@@ -191,13 +190,6 @@ def _check_arguments(request: StartRequest, group: str) -> None:
         except Exception as error:  # noqa: BLE001  # serialising runs code of the value's type
             record_unsendable(path, value, error, findings)
     findings.check()
-
-
-def _interpreter_variables(executable: str | None) -> dict[str, str]:
-    if executable is None and sys.prefix == sys.base_prefix:
-        return {}
-    folder = virtual_env_of(executable) if executable else sys.prefix
-    return {"VIRTUAL_ENV": folder, "UV_PROJECT_ENVIRONMENT": folder} if folder else {}
 
 
 def _search_path(request: StartRequest) -> dict[str, Any]:

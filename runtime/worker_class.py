@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 __all__ = [
     "ask_configure_worker",
+    "configures",
     "describe_class",
     "extend_search_path",
     "load_class",
@@ -115,6 +116,11 @@ def _parameters(function: Callable[..., object], *, takes_self: bool) -> list[li
     ]
 
 
+def configures(cls: object) -> bool:
+    """Whether a class has ``configure_worker``."""
+    return callable(getattr(cls, "configure_worker", None))
+
+
 def probe_class(full_name: str) -> dict[str, object]:
     """What must be known of a class before its hosts can start; imports it in this process."""
     loaded = load_class(full_name)
@@ -125,7 +131,7 @@ def probe_class(full_name: str) -> dict[str, object]:
     methods = describe_class(loaded)
     return {
         "asynchronous": any(str(method["kind"]).startswith("async") for method in methods),
-        "configures": callable(getattr(loaded, "configure_worker", None)),
+        "configures": configures(loaded),
         "options": dict(options),
     }
 
@@ -136,12 +142,17 @@ def ask_configure_worker(
     questions: Sequence[tuple[float, object]],
     num_gpus_per_node: int,
 ) -> list[object]:
-    """Ask a class's ``configure_worker`` once per worker, in the group's environment."""
+    """Ask a class's ``configure_worker`` once per worker, in the group's environment.
+
+    Where the class has none, there is no answer.
+    """
     before, path = dict(os.environ), list(sys.path)
     os.environ.update(environment)
     extend_search_path()
     try:
         loaded: object = load_class(full_name)
+        if not configures(loaded):
+            return []
         configure: Callable[..., object] = getattr(loaded, "configure_worker")  # noqa: B009
         accepted = inspect.signature(configure).parameters.values()
         extra = (

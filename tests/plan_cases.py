@@ -6,10 +6,11 @@ import numpy as np
 from attrs import evolve
 from hypothesis import strategies as st
 
+from planner.configured import plan_overrides
 from planner.dispatch import DispatchPlan, plan_one, plan_per_worker, plan_same, plan_sharded
 from planner.environment import EnvironmentSources
 from planner.findings import Findings
-from planner.group import GroupArguments, GroupSpec, plan_group, plan_hosts, plan_overrides
+from planner.group import GroupArguments, GroupSpec, plan_group, plan_hosts
 from planner.host_facts import HostFacts
 from planner.interpreter import InterpreterFacts, parse_interpreter
 from planner.inventory import BundleFacts, Inventory

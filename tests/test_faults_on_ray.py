@@ -20,6 +20,7 @@ from runtime import (
 )
 from runtime.health import InconsistentGroupError
 from runtime.leftovers import leftovers, remove_leftovers
+from runtime.ray_backend import RayBackend
 
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
@@ -76,6 +77,21 @@ def test_one_error_tells_why_and_what_was_written(cluster_of_nodes: "Cluster") -
         assert group.recover().end == (1,)
         totals = group.backend.get(group.run_all_workers_single_data("total"), 30.0)
         assert totals == [7, 0]
+
+
+def test_what_a_rank_wrote_is_read_on_its_own_machine(
+    cluster_of_nodes: "Cluster", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a process of its node, where the driver can't look at the worker."""
+    monkeypatch.setattr(RayBackend, "sees", lambda _, shown: not shown)
+    with (
+        RayVirtualCluster([2], use_gpus=False) as cluster,
+        RayWorkerGroup(cluster, BUILDER) as group,
+    ):
+        futures = group.run_all_workers_single_data("die", ranks=[1], how="SIGABRT")
+        with pytest.raises(WorkerGroupError, match=r"rank 1: .* crashed with SIGABRT") as raised:
+            MultiWorkerFuture(futures).get_results(group, timeout=30.0)
+        assert "| last words of rank 1" in str(raised.value)
 
 
 def test_the_lane_answers_while_a_rank_is_stopped(cluster_of_nodes: "Cluster") -> None:

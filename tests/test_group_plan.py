@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.accelerators import GpuVisibility
+from planner.configured import configure_questions, configured_variables, plan_overrides
 from planner.environment import EnvironmentPolicy, EnvironmentSources, Origin
 from planner.findings import PlanError
 from planner.group import (
     GroupSpec,
     HostRequest,
-    configured_variables,
+    gpu_share_of,
     plan_hosts,
-    plan_overrides,
     with_environment_before_python,
 )
 from planner.interpreter import DriverInterpreter
@@ -196,6 +196,23 @@ def overridden(*answers: object) -> GroupSpec:
 
     spec = spec_of([len(answers)], gpu_share=5000)
     return evolve(spec, overrides=plan_overrides(spec, answers))
+
+
+def test_whom_configure_worker_is_told_about() -> None:
+    """The leader of a tied group gets its node and bundles, the others None."""
+    tied = spec_of([3, 1], bundle_indices_list=[(0, [0, 2]), (1, [0])])
+    assert configure_questions(tied) == ((0, [0, 2]), None, (1, [0]))
+    assert configure_questions(spec_of([2])) == ((0, [0]), (0, [1]))
+    assert configure_questions(tied, [None, "as", "said"]) == (None, "as", "said")
+
+
+@pytest.mark.parametrize(
+    ("use_gpus", "colocated", "share"),
+    [(True, 1, 10_000), (True, 2, 5000), (True, 3, 3333), (False, 1, 0), (False, 2, 0)],
+)
+def test_groups_share_gpus_alike(use_gpus: bool, colocated: int, share: int) -> None:
+    """Rounded down, so that all fit; nothing without GPUs."""
+    assert gpu_share_of(use_gpus=use_gpus, colocated=colocated) == share
 
 
 def test_answers_of_configure_worker() -> None:

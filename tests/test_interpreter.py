@@ -17,6 +17,7 @@ from planner.interpreter import (
     UvProject,
     built_executable,
     describe_interpreter,
+    interpreter_variables,
     local_sources_of,
     parse_interpreter,
     requirement_environment,
@@ -270,3 +271,20 @@ def test_the_order_of_requirements_does_not_matter(requirements: list[str]) -> N
     """The same set gives the same environment."""
     expected = requirement_environment(sorted(requirements), FACTS)
     assert requirement_environment(requirements, FACTS) == expected
+
+
+@pytest.mark.parametrize(
+    ("executable", "prefix", "folder"),
+    [
+        ("/cache/k/bin/python", "/home/me/venv", "/cache/k"),
+        ("/usr/bin/python3", "/home/me/venv", None),
+        (None, "/home/me/venv", "/home/me/venv"),
+        (None, "/usr", None),
+    ],
+)
+def test_variables_of_the_workers_environment(
+    executable: str | None, prefix: str, folder: str | None
+) -> None:
+    """Its folder, under both names; nothing outside an environment."""
+    expected = {"VIRTUAL_ENV": folder, "UV_PROJECT_ENVIRONMENT": folder} if folder else {}
+    assert interpreter_variables(executable, prefix, "/usr") == expected

@@ -8,9 +8,9 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
+from planner.configured import plan_overrides
 from planner.environment import EnvironmentSources, Origin
 from planner.findings import PlanError
-from planner.group import plan_overrides
 from planner.launch import (
     HostFacts,
     LaunchPlan,

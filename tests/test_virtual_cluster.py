@@ -125,6 +125,14 @@ def test_groups_share_a_gpu_until_it_is_spent() -> None:
     assert ledger.without_group("nobody") == ledger
 
 
+def test_groups_without_a_share_are_not_limited() -> None:
+    """On a cluster of CPUs, where a worker takes as many of them as its class asks for."""
+    ledger = GpuLedger(colocated=1)
+    for name in ("plain", "decorated", "one"):
+        ledger = ledger.with_group(name, 0, 10_000)
+    assert len(ledger.holders) == 3
+
+
 @given(st.integers(1, 40), st.integers(0, 60))
 def test_as_many_groups_fit_as_the_cluster_was_made_for(colocated: int, extra: int) -> None:
     """Never one less, never one more."""
