@@ -1,7 +1,7 @@
 """A worker that trains one rank's share of a small network on images of digits.
 
-It is a plain class that knows nothing of rankplan. Only the workers import it: the driver names
-it as ``"digits_worker.DigitsWorker"``.
+It is a plain class. Its decorators say what becomes of a whole batch (train_digits_calls.py). They
+set an attribute and change nothing else; train_digits.py, which cuts batches by hand, needs none.
 """
 
 import os
@@ -16,6 +16,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
+from planner.declare import dispatch
+from planner.roles import AllByRank, Reduce, Replicate, Shard
+from planner.slice_policies import Uneven
+
 __all__ = ["DigitsWorker"]
 
 PIXELS, CLASSES = 64, 10
@@ -23,6 +27,7 @@ WIDTH, SPLIT_WIDTH = 64, 256
 LEARNING_RATE = 3e-3
 SEED = 0
 WAIT_FOR_OTHERS = timedelta(seconds=60)
+SLICE = Shard("data_parallel", Uneven())
 
 Images = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
@@ -48,6 +53,7 @@ class DigitsWorker:
         self._network = _network(groups.get_group("tensor_parallel")).to(self._device)
         self._optimizer = torch.optim.Adam(self._network.parameters(), lr=LEARNING_RATE)
 
+    @dispatch(images=SLICE, labels=SLICE, returns=Reduce("mean"))
     def train_step(self, images: Images, labels: Labels) -> float:
         """Take one step on this replica's slice of a batch; gives the slice's mean loss."""
         self._optimizer.zero_grad()
@@ -58,6 +64,7 @@ class DigitsWorker:
         self._optimizer.step()
         return loss.item()
 
+    @dispatch(images=Replicate(), returns=AllByRank())
     def predict(self, images: Images) -> Labels:
         """The most likely digit of each image."""
         with torch.no_grad():

@@ -1,7 +1,8 @@
 """The digits example with whole batches in and whole results out.
 
-Each argument has a role, and rankplan cuts, sends and combines. Compare ``train_step`` and
-``tested`` in train_digits.py, from which everything that is not a call is taken.
+The worker's class says what becomes of each argument and result (digits_worker.py), and rankplan
+cuts, sends and combines. Compare ``train_step`` and ``tested`` in train_digits.py, from which
+everything that is not a call is taken.
 
     python examples/train_digits_calls.py
 """
@@ -31,8 +32,6 @@ from examples.train_digits import (
     show,
 )
 from planner.conversions import to_device_mesh
-from planner.roles import AllByRank, Reduce, Replicate, Shard
-from planner.slice_policies import Uneven
 from runtime import RayVirtualCluster, RayWorkerBuilder, RayWorkerGroup
 
 EPOCHS = 12
@@ -65,7 +64,7 @@ def main() -> None:
         ) as group,
     ):
         show(group.plan, console)
-        losses = train(group, digits, console)
+        losses = train(group, digits, EPOCHS, console)
         accuracy = tested(group, digits)
         group.shutdown(cleanup_method="close")
     ray.shutdown()
@@ -73,25 +72,22 @@ def main() -> None:
     console.print(f"loss {losses[0]:.4f} to {losses[-1]:.4f}, test accuracy {accuracy:.4f}")
 
 
-def train(group: RayWorkerGroup, digits: Digits, console: Console) -> list[float]:
+def train(group: RayWorkerGroup, digits: Digits, epochs: int, console: Console) -> list[float]:
     """Show every image to the network once per epoch; gives the loss of each step."""
-    sliced = Shard("data_parallel", Uneven())
-    calls = group.using(roles={"images": sliced, "labels": sliced}, returns=Reduce("mean"))
     shuffled = np.random.default_rng(SEED)
     losses = []
-    for _ in track(range(EPOCHS), "training", console=console):
+    for _ in track(range(epochs), "training", console=console):
         order = shuffled.permutation(len(digits.labels))
         for start in range(0, len(order), ROWS):
             rows = order[start : start + ROWS]
-            step = calls.call(DigitsWorker.train_step, digits.images[rows], digits.labels[rows])
+            step = group.call(DigitsWorker.train_step, digits.images[rows], digits.labels[rows])
             losses.append(step.result())
     return losses
 
 
 def tested(group: RayWorkerGroup, digits: Digits) -> float:
     """The share of test images that every rank recognises, after a check that all agree."""
-    calls = group.using(roles={"images": Replicate()}, returns=AllByRank())
-    answers = calls.call(DigitsWorker.predict, digits.test_images).by_rank()
+    answers = group.call(DigitsWorker.predict, digits.test_images).by_rank()
     if any(not np.array_equal(each, answers[0]) for each in answers.values()):
         raise TrainingError("the replicas hold different networks")
     return float(np.mean(answers[0] == digits.test_labels))

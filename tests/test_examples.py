@@ -1,16 +1,21 @@
 """The example's decisions: what is enough, which backend, when a training has failed."""
 
 import re
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from rich.console import Console
 
-from examples import train_digits
+from examples import train_digits, train_digits_calls
 from examples.train_digits import NotEnoughError, TrainingError
 from planner import GpuVisibility
-from runtime import RayWorkerGroup
+from planner.conversions import to_device_mesh
+from runtime import RayVirtualCluster, RayWorkerBuilder, RayWorkerGroup
+
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
 
 
 @pytest.mark.parametrize(("cores", "ranks"), [(2, 4), (64, 4), (1, 2)])
@@ -127,3 +132,26 @@ def test_a_number_of_epochs_below_one_is_refused(capsys: pytest.CaptureFixture[s
         train_digits.main(["--epochs", "0"])
     assert refused.value.code == 2
     assert "--epochs 0: give 1 or more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("program", [train_digits, train_digits_calls])
+def test_four_ranks_learn(cluster_of_nodes: "Cluster", program: Any) -> None:
+    """Three epochs on real processes: the loss falls, and both replicas hold the same network."""
+    digits = train_digits.load_digits()
+    mesh = to_device_mesh(train_digits.AXES)
+    with (
+        RayVirtualCluster([4], use_gpus=False) as cluster,
+        RayWorkerGroup(
+            cluster,
+            RayWorkerBuilder(
+                "examples.digits_worker.DigitsWorker", mesh.mesh, mesh.mesh_dim_names, "gloo"
+            ),
+            name_prefix="digits",
+            sharding_annotations=train_digits.AXES,
+        ) as group,
+    ):
+        losses = program.train(group, digits, 3, Console(quiet=True))
+        assert losses[-1] < losses[0]
+        # One digit in ten is guessed.
+        assert program.tested(group, digits) > 0.5
+        assert group.shutdown(cleanup_method="close")
