@@ -2,6 +2,9 @@
 
 Nothing here touches Ray, a process, a file or a clock. The same input gives the same plan, to the
 byte, on every machine.
+
+``predict_launch`` plans a worker group on a ``RayVirtualCluster``; ``plan_reservation`` places any
+``GroupRequest`` (several GPUs to a bundle, memory, custom resources) on an ``Inventory``.
 """
 
 from planner.accelerators import GpuVisibility
@@ -22,7 +25,8 @@ from planner.mesh import NamedSharding
 from planner.options import recursive_merge_options
 from planner.prediction import ClusterIntent, predict_launch, predict_launches
 from planner.recovery import Domain, FailurePolicy, RecoveryPlan, Survivors
-from planner.reservation import ReservationPlan
+from planner.requests import GroupRequest
+from planner.reservation import ReservationPlan, plan_reservation
 from planner.topology import select_segment_nodes, sort_bundles
 from planner.virtual_cluster import plan_cluster
 
@@ -37,6 +41,7 @@ __all__ = [
     "Finding",
     "GpuVisibility",
     "GroupArguments",
+    "GroupRequest",
     "Inventory",
     "LaunchPlan",
     "Locality",
@@ -51,6 +56,7 @@ __all__ = [
     "difference",
     "environment_of",
     "plan_cluster",
+    "plan_reservation",
     "predict_launch",
     "predict_launches",
     "recursive_merge_options",

@@ -11,6 +11,7 @@ from fractions import Fraction
 from attrs import field, frozen
 
 from planner.findings import Findings
+from planner.whole_numbers import whole_number
 
 __all__ = [
     "BUILT_IN",
@@ -19,6 +20,7 @@ __all__ = [
     "Amounts",
     "amount_pairs",
     "amount_text",
+    "checked_size",
     "in_units",
     "parse_size",
     "size_text",
@@ -138,6 +140,24 @@ def parse_size(text: str) -> int | None:
     base = 1024 if unit.endswith("IB") else 1000
     exact = Fraction(number) * base ** ("KMGTP".index(prefix) + 1 if prefix else 0)
     return int(exact) if exact.denominator == 1 else None
+
+
+def checked_size(path: str, given: object, findings: Findings) -> int:
+    """A size in bytes, as a whole number or as ``parse_size`` reads it; 0 when it is wrong.
+
+    Args:
+        path: Where it was given.
+        given: As given; None is 0.
+        findings: Where problems are recorded.
+    """
+    size = parse_size(given) if isinstance(given, str) else whole_number(given)
+    if given is None:
+        return 0
+    if size is None or size < 0:
+        problem = f"{given!r} is not a size in bytes"
+        findings.add(path, problem, "give a whole number of bytes, or a text such as '60GiB'")
+        return 0
+    return size
 
 
 def size_text(size: int) -> str:

@@ -1,13 +1,14 @@
 """Arguments bound to a method's parameters, before anything is sent."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from attrs import frozen
 
 from planner.findings import Findings
-from planner.signatures import Method, ParameterKind, check_call
+from planner.roles import Role, Shard
+from planner.signatures import Method, ParameterKind, check_call, nearest
 
-__all__ = ["Bound", "bind"]
+__all__ = ["Bound", "bind", "check_row_facts", "check_roles_named"]
 
 
 @frozen(kw_only=True)
@@ -54,3 +55,52 @@ def bind(
         each.kind is ParameterKind.POSITIONAL_ONLY for each in used
     )
     return Bound(method=method, names=(*names, *keywords), by_position=positional if needs else 0)
+
+
+def check_roles_named(
+    method: Method, roles: Iterable[str], given: Collection[str], path: str, findings: Findings
+) -> None:
+    """Record each role for an argument that the method can't take.
+
+    Args:
+        method: The method.
+        roles: The arguments that have a role.
+        given: What the call gives, under names that need not be parameters, such as ``*1``.
+        path: Where the roles come from, with ``{}`` for the argument.
+        findings: Where they are recorded.
+    """
+    parameters = method.parameters
+    if parameters is None or any(each.kind is ParameterKind.VAR_KEYWORD for each in parameters):
+        return
+    names = [each.name for each in parameters if each.kind is not ParameterKind.VAR_POSITIONAL]
+    for name in roles:
+        if name not in names and name not in given:
+            remedy = nearest(name, names) if names else "it takes no arguments"
+            findings.add(path.format(name), f"{method.name} has no such parameter", remedy)
+
+
+def check_row_facts(
+    what: str,
+    arguments: Iterable[str],
+    roles: Mapping[str, Role],
+    given: Collection[str],
+    findings: Findings,
+) -> None:
+    """Record weights or labels that were given for an argument whose rows they can't be.
+
+    Args:
+        what: ``weights`` or ``groups``.
+        arguments: The arguments that they were given for.
+        roles: The roles of the call's arguments.
+        given: What the call gives.
+        findings: Where they are recorded.
+    """
+    for name in arguments:
+        path, role = f"{what}[{name!r}]", roles.get(name)
+        if name not in given:
+            remedy = nearest(name, given) if given else "it gives none"
+            findings.add(path, "the call has no such argument", remedy)
+        elif not isinstance(role, Shard):
+            findings.add(path, f"{name!r} is not cut", "give it the role Shard, or leave them out")
+        elif role.like:
+            findings.add(path, f"its rows go with {role.like!r}", f"give {what} for {role.like!r}")

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from typing import assert_never
 
 import attrs
-import numpy as np
 
 from planner.call_requests import (
     ArgumentFacts,
@@ -15,18 +14,20 @@ from planner.call_requests import (
     Payload,
     Route,
 )
-from planner.dispatch import DUMMY, DispatchPlan, Transport, choose_transport, plan_sharded
+from planner.call_roles import check_roles, known_axes
+from planner.call_routes import payload_of, reason_of, resharded
+from planner.dispatch import DUMMY, DispatchPlan, plan_sharded
 from planner.findings import Findings, PlanError
-from planner.mesh import NamedSharding, unknown_axis
-from planner.resharding import Receiver, ReshardPlan, RowSpan, plan_resharding
+from planner.mesh import NamedSharding
+from planner.padding import check_pads, check_pads_fit
 from planner.roles import (
     AllByRank,
     Common,
     Concatenate,
     First,
+    MicroBatches,
     PerRank,
     PerShard,
-    Reduce,
     Replicate,
     Result,
     Role,
@@ -45,8 +46,8 @@ def plan_call(request: CallRequest) -> CallPlan:
     """
     findings = Findings(f"worker group {request.group!r}, {request.method}()")
     roles = dict(request.roles.arguments)
-    free = _known_axes("free", request.roles.free, request.mesh, findings)
-    _check_roles(request, roles, free, findings)
+    free = known_axes("free", request.roles.free, request.mesh, findings)
+    check_roles(request, roles, free, findings)
     findings.check()
     called = _cut(request, ())
     plans: dict[str, ArgumentPlan] = {}
@@ -56,73 +57,23 @@ def plan_call(request: CallRequest) -> CallPlan:
         if planned is not None:
             plans[facts.name] = planned
     findings.check()
+    filled = _filled(request, roles, plans)
     shards = {name: role for name, role in roles.items() if isinstance(role, Shard)}
     result = request.roles.returns or _default_result(request, plans, shards)
     source = _result_of(result, plans, shards, findings)
     axes = shards[source].axes if source else _all_axes(request.mesh, shards.values())
     findings.check()
-    direct = request.transport != "object store"
+    arguments = (*(plans[facts.name] for facts in request.arguments), *filled)
     return CallPlan(
         group=request.group,
         method=request.method,
         ranks=called.ranks,
         returns=_returns(request, result, called, axes),
-        arguments=tuple(plans[facts.name] for facts in request.arguments),
+        arguments=arguments,
         result=result,
         result_of=source,
-        transport=request.transport,
-        reason=(
-            "asked for: tensors go from worker to worker"
-            if direct
-            else "every kind of value goes through it"
-        ),
+        reason=reason_of(arguments),
     )
-
-
-def _check_roles(
-    request: CallRequest, roles: Mapping[str, object], free: tuple[str, ...], findings: Findings
-) -> None:
-    for name, role in roles.items():
-        path = f"roles[{name!r}]"
-        if not isinstance(role, Shard | Replicate | PerRank | Common):
-            findings.add(path, f"{role!r} is not a role", "use Shard, Replicate, PerRank or Common")
-        elif isinstance(role, Shard):
-            for axis in _known_axes(f"{path}.axes", role.axes, request.mesh, findings):
-                if axis in free:
-                    findings.add(f"{path}.axes", f"axis {axis!r} is free", "name it in one of both")
-            if role.like and not isinstance(roles.get(role.like), Shard):
-                findings.add(f"{path}.like", f"{role.like!r} is not sharded", "name one that is")
-            elif role.like and role.like == name:
-                findings.add(f"{path}.like", "it names itself", "name another argument")
-    returns: object = request.roles.returns
-    results = Concatenate | PerShard | First | AllByRank | Reduce | None
-    if not isinstance(returns, results):
-        findings.add(
-            "returns",
-            f"{returns!r} is not a way to combine results",
-            "use Concatenate, PerShard, First, AllByRank or Reduce",
-        )
-    if request.streams and isinstance(returns, Concatenate | Reduce):
-        findings.add(
-            "returns",
-            f"{type(returns).__name__} needs one result from each rank, and the method streams",
-            "use PerShard, First or AllByRank: they say which ranks' values come back",
-        )
-
-
-def _known_axes(
-    path: str, axes: Iterable[str], mesh: NamedSharding, findings: Findings
-) -> tuple[str, ...]:
-    known: list[str] = []
-    for axis in axes:
-        if axis in known:
-            findings.add(path, f"axis {axis!r} occurs twice", "name it once")
-        elif axis in mesh.names:
-            known.append(axis)
-        else:
-            unknown = unknown_axis(path, axis, mesh.names)
-            findings.add(unknown.path, unknown.problem, unknown.remedy)
-    return tuple(known)
 
 
 def _cut(request: CallRequest, axes: tuple[str, ...]) -> DispatchPlan:
@@ -170,19 +121,16 @@ def _argument(
             share = role.share if isinstance(role, Replicate) else ""
             if facts.given not in {Given.VALUE, Given.REFERENCE}:
                 findings.add(facts.name, "it is held in slices", "give it the role Shard")
-            payload = _payload(facts, facts.size, ranks[:1] if share else ranks, len(called.ranks))
+            leaders = ranks[:1] if share else ranks
+            payload = payload_of(facts.given, facts.size, leaders, len(called.ranks))
             return ArgumentPlan(
                 name=facts.name, role=role, payloads=(payload,), chosen=chosen, share=share
             )
+        case MicroBatches(of=of):
+            findings.add(facts.name, f"it is filled from the slices of {of!r}", "leave it out")
+            return None
         case _:
             assert_never(role)
-
-
-def _payload(facts: ArgumentFacts, size: int | None, ranks: tuple[int, ...], calls: int) -> Payload:
-    if facts.given is not Given.VALUE:
-        return Payload(ranks=ranks, route=Route.REFERENCE, size=size)
-    inline = choose_transport(size, len(ranks), calls) is Transport.INLINE
-    return Payload(ranks=ranks, route=Route.INLINE if inline else Route.OBJECT, size=size)
 
 
 def _per_rank(
@@ -196,9 +144,20 @@ def _per_rank(
     return ArgumentPlan(
         name=facts.name,
         role=role,
-        payloads=tuple(_payload(facts, None, (rank,), 1) for rank in called.ranks),
+        payloads=tuple(
+            payload_of(facts.given, size, (rank,), count)
+            for size, rank in zip(_sizes(facts, count), called.ranks, strict=True)
+        ),
         chosen=tuple(range(count)),
     )
+
+
+def _sizes(facts: ArgumentFacts, count: int) -> list[int | None]:
+    """The bytes of each of some values."""
+    if facts.row_bytes is None:
+        return [None] * count
+    known = facts.row_bytes.tolist()
+    return [*known] if len(known) == count else [known[0]] * count
 
 
 def _sharded(
@@ -214,6 +173,7 @@ def _sharded(
         name=facts.name, role=role, payloads=(), chosen=cut.slices, share=role.share
     )
     if facts.given is Given.REFERENCES:
+        _check_unused(facts, findings)
         if facts.count != cut.slice_count:
             found = f"{facts.count} references for {cut.slice_count} slices"
             findings.add(facts.name, found, "give one for each slice")
@@ -227,16 +187,24 @@ def _sharded(
         _refuse(facts, cut, findings)
         return None
     slices = _slices(facts, role, rows, cut, plans, findings)
+    if facts.fields is not None:
+        check_pads_fit(dict(role.pads), facts.fields, facts.name, findings)
     if slices is None:
         return None
     if facts.held is not None:
-        return _resharded(planned, facts.held, slices, leaders)
+        return resharded(planned, facts.held, slices, leaders)
     sizes = slices.slice_bytes or (None,) * slices.slices
     payloads = tuple(
-        _payload(facts, size, ranks, len(cut.ranks))
+        payload_of(facts.given, size, ranks, len(cut.ranks))
         for size, ranks in zip(sizes, leaders, strict=True)
     )
     return attrs.evolve(planned, payloads=payloads, slices=slices)
+
+
+def _check_unused(facts: ArgumentFacts, findings: Findings) -> None:
+    for path, given in (("weights", facts.weights), ("groups", facts.groups)):
+        if given is not None:
+            findings.add(f"{facts.name}.{path}", "its slices are cut already", "leave them out")
 
 
 def _refuse(facts: ArgumentFacts, cut: DispatchPlan, findings: Findings) -> None:
@@ -274,6 +242,9 @@ def _slices(
                 "give both as many rows, over the same axes",
             )
             return None
+        pads = Findings(facts.name)
+        check_pads(dict(role.pads), pads)
+        findings.include(PlanError(facts.name, pads.found), facts.name)
         return attrs.evolve(like, slice_bytes=None, pads=role.pads)
     row_bytes = facts.row_bytes
     try:
@@ -295,42 +266,27 @@ def _slices(
         return None
 
 
-def _resharded(
-    planned: ArgumentPlan,
-    held: SlicePlan,
-    wanted: SlicePlan,
-    leaders: tuple[tuple[int, ...], ...],
-) -> ArgumentPlan:
-    # Rows that the source dropped are no rows of its results: the rest are counted anew.
-    kept = held if not held.dropped else _without_dropped(held)
-    plan = plan_resharding(kept, wanted)
-    payloads = tuple(
-        Payload(
-            ranks=ranks,
-            route=Route.PARTS
-            if padding or not _as_it_is(plan, receiver, held)
-            else Route.REFERENCE,
+def _filled(
+    request: CallRequest, roles: Mapping[str, Role], plans: Mapping[str, ArgumentPlan]
+) -> tuple[ArgumentPlan, ...]:
+    """The arguments that the plan itself fills, each rank's with what belongs to its slice."""
+    filled = []
+    for name, role in roles.items():
+        if not isinstance(role, MicroBatches) or role.of not in plans:
+            continue
+        batch = plans[role.of]
+        cut = _cut(request, batch.role.axes if isinstance(batch.role, Shard) else ())
+        known = batch.slices.micro_batches if batch.slices else ()
+        payloads = tuple(
+            payload_of(Given.VALUE, 16 + 16 * len(sizes), ranks, len(cut.ranks))
+            for sizes, ranks in zip(known or ((),) * cut.slice_count, cut.receivers, strict=True)
         )
-        for receiver, ranks, padding in zip(plan.receivers, leaders, wanted.padding, strict=True)
-    )
-    return attrs.evolve(planned, payloads=payloads, slices=wanted, resharding=plan)
-
-
-def _without_dropped(held: SlicePlan) -> SlicePlan:
-    kept = np.setdiff1d(np.arange(held.rows), np.array(held.dropped, dtype=np.int64))
-    order = np.searchsorted(kept, held.order.array)
-    return attrs.evolve(
-        held, rows=int(kept.size), dropped=(), order=type(held.order).of(order.astype(np.int64))
-    )
-
-
-def _as_it_is(plan: ReshardPlan, receiver: Receiver, held: SlicePlan) -> bool:
-    """Whether a receiver's slice is one source's results, whole and without padding."""
-    if len(receiver.parts) != 1 or receiver.order is not None:
-        return False
-    part = receiver.parts[0]
-    whole = isinstance(part, RowSpan) and len(part) == plan.source_sizes[part.source]
-    return whole and not held.padding[part.source]
+        filled.append(
+            ArgumentPlan(
+                name=name, role=role, payloads=payloads, chosen=cut.slices, slices=batch.slices
+            )
+        )
+    return tuple(filled)
 
 
 def _default_result(

@@ -5,9 +5,12 @@ from enum import Enum
 
 from attrs import frozen
 
+from planner.findings import Findings
 from planner.indices import Indices
 from planner.mesh import NamedSharding
-from planner.resharding import ReshardPlan
+from planner.outcomes import ranks_text
+from planner.padding import FieldFacts
+from planner.resharding import ReshardPlan, parts_sent
 from planner.roles import Declaration, Result, Role
 from planner.slicing import SlicePlan
 
@@ -66,6 +69,7 @@ class ArgumentFacts:
         groups: A label for each row, as numbers.
         held: How the rows of ``Given.HELD`` are spread over its slices.
         is_cut: Whether ``held`` is already cut as this call wants it, padding included.
+        fields: Its fields with rows; None where nobody has looked, as only padding needs them.
     """
 
     name: str
@@ -79,6 +83,7 @@ class ArgumentFacts:
     groups: Indices | None = None
     held: SlicePlan | None = None
     is_cut: bool = False
+    fields: tuple[FieldFacts, ...] | None = None
 
 
 @frozen(kw_only=True)
@@ -92,7 +97,7 @@ class CallRequest:
         roles: The roles of the arguments, and how results combine.
         arguments: Facts about each argument.
         streams: Whether the method gives a stream of values.
-        transport: How results that stay move on: ``object store``, or a direct one for tensors.
+        folds: Whether the caller gives the function that ``Reduce`` names.
     """
 
     group: str
@@ -101,7 +106,7 @@ class CallRequest:
     roles: Declaration = Declaration()
     arguments: tuple[ArgumentFacts, ...] = ()
     streams: bool = False
-    transport: str = "object store"
+    folds: bool = False
 
 
 @frozen(kw_only=True)
@@ -128,8 +133,10 @@ class ArgumentPlan:
         role: What it is.
         payloads: The distinct values.
         chosen: For each called rank, the index of its payload; ``DUMMY`` for None.
-        slices: Which rows form each payload, for a batch that is cut.
+        slices: Which rows form each payload, for a batch that is cut; for the sizes of
+            micro-batches, the slices that they divide.
         resharding: Which parts form each payload, for results that stayed where they are.
+        cuts: The sources of ``resharding`` that are asked to cut parts out of what they hold.
         share: The worker's method that hands the payload on inside the group; empty without.
     """
 
@@ -139,6 +146,7 @@ class ArgumentPlan:
     chosen: tuple[int, ...]
     slices: SlicePlan | None = None
     resharding: ReshardPlan | None = None
+    cuts: tuple[int, ...] = ()
     share: str = ""
 
 
@@ -154,8 +162,8 @@ class CallPlan:
         arguments: What each gets, argument by argument.
         result: How the results combine.
         result_of: The argument whose slices the results belong to; empty where there is none.
-        transport: How results that stay move on.
-        reason: Why that transport.
+        transport: How what is not inside a call moves.
+        reason: How the payloads go, and why so.
     """
 
     group: str
@@ -181,6 +189,11 @@ class CallPlan:
         )
 
     @property
+    def cuts(self) -> int:
+        """How many calls ask workers to cut parts out of results that they hold."""
+        return sum(len(each.cuts) for each in self.arguments)
+
+    @property
     def slices(self) -> SlicePlan | None:
         """The slices that the results belong to."""
         found = [each.slices for each in self.arguments if each.name == self.result_of]
@@ -194,14 +207,16 @@ class NodeTraffic:
     Attributes:
         node: Which.
         calls: How many calls.
-        objects: How many distinct objects.
+        objects: How many distinct objects; a slice that is joined there counts as its parts.
+        parts: How many of these are parts of results that stayed on their workers.
         size: How many bytes are known of: an object counts once, an inline value in every call.
-        unknown: How many payloads are of unknown size.
+        unknown: How many payloads and parts are of unknown size.
     """
 
     node: str
     calls: int
     objects: int
+    parts: int
     size: int
     unknown: int
 
@@ -212,23 +227,53 @@ def traffic(plan: CallPlan, node_of: Mapping[int, str]) -> tuple[NodeTraffic, ..
     Args:
         plan: The call.
         node_of: The node of each rank.
+
+    Raises:
+        PlanError: A called rank has no node.
     """
-    payloads = [payload for each in plan.arguments for payload in each.payloads]
-    told = []
-    for node in sorted({node_of[rank] for rank in plan.ranks}):
-        here = {rank for rank in plan.ranks if node_of[rank] == node}
-        sent = [(payload, len(here.intersection(payload.ranks))) for payload in payloads]
-        sent = [(payload, times) for payload, times in sent if times]
-        told.append(
-            NodeTraffic(
-                node=node,
-                calls=len(here),
-                objects=sum(payload.route is not Route.INLINE for payload, _ in sent),
-                size=sum(
-                    (payload.size or 0) * (times if payload.route is Route.INLINE else 1)
-                    for payload, times in sent
-                ),
-                unknown=sum(payload.size is None for payload, _ in sent),
-            )
+    lost = [rank for rank in plan.ranks if rank not in node_of]
+    if lost:
+        Findings(f"worker group {plan.group!r}, {plan.method}()").fail(
+            "node_of",
+            f"no node for {ranks_text(lost)}",
+            "give one for every called rank: {worker.rank: worker.node_id for worker in "
+            "group.plan.workers}",
         )
-    return tuple(told)
+    return tuple(
+        _to_node(plan, node, {rank for rank in plan.ranks if node_of[rank] == node})
+        for node in sorted({node_of[rank] for rank in plan.ranks})
+    )
+
+
+def _to_node(plan: CallPlan, node: str, here: set[int]) -> NodeTraffic:
+    parts = sum(_parts_to(each, here) for each in plan.arguments)
+    sent = [
+        (payload, len(here.intersection(payload.ranks)))
+        for each in plan.arguments
+        for payload in each.payloads
+        if not _is_joined(payload, here) and here.intersection(payload.ranks)
+    ]
+    return NodeTraffic(
+        node=node,
+        calls=len(here),
+        objects=parts + sum(payload.route is not Route.INLINE for payload, _ in sent),
+        parts=parts,
+        size=sum(
+            (payload.size or 0) * (times if payload.route is Route.INLINE else 1)
+            for payload, times in sent
+        ),
+        unknown=parts + sum(payload.size is None for payload, _ in sent),
+    )
+
+
+def _is_joined(payload: Payload, here: set[int]) -> bool:
+    """Whether a slice is joined from parts there; others who receive it get it as one object."""
+    return payload.route is Route.PARTS and payload.ranks[0] in here
+
+
+def _parts_to(argument: ArgumentPlan, here: set[int]) -> int:
+    receivers = argument.resharding.receivers if argument.resharding else ()
+    pairs = zip(receivers, argument.payloads, strict=False)
+    return sum(
+        len(parts_sent(receiver)) for receiver, payload in pairs if _is_joined(payload, here)
+    )

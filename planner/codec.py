@@ -70,9 +70,9 @@ def _format(
 
 
 PLAN_FORMATS: tuple[PlanFormat, ...] = (
-    _format(LaunchPlan, check_launch),
+    _format(LaunchPlan, check_launch, version="1.1"),
     _format(DispatchPlan, check_dispatch),
-    _format(GroupSpec, check_group),
+    _format(GroupSpec, check_group, version="1.1"),
     _format(ReservationPlan, check_reservation, version="1.1"),
     _format(SlicePlan, check_slices),
     _format(ReshardPlan, check_resharding),

@@ -2,13 +2,26 @@
 
 from collections.abc import Mapping, Sequence
 
+from attrs import evolve
+
 from planner.environment import rank_overrides
 from planner.findings import Findings
 from planner.group import FULL_GPU, GroupSpec, WorkerOverrides
 from planner.options import json_object
-from planner.runtime_env import before_python_of, check_no_credentials, split_variables
+from planner.runtime_env import (
+    before_python_of,
+    check_no_credentials,
+    check_spelling,
+    slow_start_note,
+    split_variables,
+)
 
-__all__ = ["configure_questions", "configured_variables", "plan_overrides"]
+__all__ = [
+    "configure_questions",
+    "configured_variables",
+    "plan_overrides",
+    "with_overrides",
+]
 
 
 def configure_questions(
@@ -49,6 +62,34 @@ def plan_overrides(spec: GroupSpec, answers: Sequence[object]) -> tuple[WorkerOv
     return made
 
 
+def _override_notes(spec: GroupSpec, overrides: Sequence[WorkerOverrides]) -> tuple[str, ...]:
+    """What a reader of the plan should know of what ``configure_worker`` asked for."""
+    own = [
+        (slot.name(spec.name), override.runtime_env.value())
+        for slot, override in zip(spec.slots, overrides, strict=True)
+        if override.runtime_env
+    ]
+    keys = sorted({key for _, runtime_env in own for key in _shown_keys(runtime_env)})
+    note = slow_start_note([name for name, _ in own], len(spec.slots), keys)
+    return () if note is None else (note,)
+
+
+def with_overrides(spec: GroupSpec, answers: Sequence[object]) -> GroupSpec:
+    """The group with what ``configure_worker`` returned for each slot.
+
+    Raises:
+        PlanError: As ``plan_overrides``.
+    """
+    overrides = plan_overrides(spec, answers)
+    return evolve(spec, overrides=overrides, notes=(*spec.notes, *_override_notes(spec, overrides)))
+
+
+def _shown_keys(runtime_env: Mapping[str, object]) -> list[str]:
+    """The keys, for variables their names."""
+    rest, variables = split_variables(runtime_env)
+    return [*rest, *variables]
+
+
 def _override(path: str, answer: object, findings: Findings) -> WorkerOverrides:
     if not isinstance(answer, tuple | list) or len(answer) not in {3, 4}:
         findings.add(
@@ -79,6 +120,7 @@ def _override(path: str, answer: object, findings: Findings) -> WorkerOverrides:
             )
     environment = rank_overrides(f"{path}.env_vars", texts, findings)
     check_no_credentials(f"{path}.runtime_env", runtime_env, findings)
+    check_spelling(f"{path}.runtime_env", runtime_env, findings)
     early = before_python_of(environment, findings)
     if early:
         runtime_env["env_vars"] = early

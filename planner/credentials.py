@@ -1,36 +1,32 @@
 """Which environment variables look like credentials, so that they are kept out of plans."""
 
 import re
-from itertools import pairwise
 
-__all__ = ["is_credential"]
+__all__ = ["CREDENTIAL_NAME", "CREDENTIAL_VALUE", "is_credential"]
 
-_CREDENTIAL_WORDS = frozenset(
-    {
-        *("TOKEN", "SECRET", "SECRETS", "PASSWORD", "PASSWD", "PASSPHRASE", "CREDENTIAL"),
-        *("CREDENTIALS", "APIKEY", "KEY", "KEYS", "AUTH", "BEARER", "PAT", "PWD", "COOKIE"),
-    }
-)
-_CREDENTIAL_ENDS = ("PASSWORD", "PASS")
-_NOT_CREDENTIAL_WORDS = frozenset({"BYPASS", "COMPASS"})
-_FOLDERS = frozenset({"PWD", "OLDPWD"})
-
-# Elsewhere the plural is a number of a language model's tokens, as in MAX_NUM_BATCHED_TOKENS.
-_BEFORE_TOKENS = frozenset(
-    {
-        *("API", "ACCESS", "BOT", "REFRESH", "GH", "GITHUB", "GITLAB", "HF", "HUGGINGFACE"),
-        *("OPENAI", "ANTHROPIC", "SLACK", "WANDB"),
-    }
-)
+CREDENTIAL_NAME = r"""(?isx)
+    ^ (?! (?:PWD|OLDPWD) $ ) (?: .* [_-] )?
+    (?:
+        (?: TOKEN | SECRETS? | PASSWORD | PASSWD | PASSPHRASE | CREDENTIALS? | APIKEY | KEYS?
+          | AUTH | BEARER | PAT | PWD | COOKIE )
+      | (?! (?: BYPASS | COMPASS ) (?: [_-] | $ ) ) [^_-]* PASS (?: WORD )?
+      # Elsewhere the plural is a number of a language model's tokens: MAX_NUM_BATCHED_TOKENS.
+      | (?: API | ACCESS | BOT | REFRESH | GH | GITHUB | GITLAB | HF | HUGGINGFACE | OPENAI
+          | ANTHROPIC | SLACK | WANDB ) [_-] TOKENS
+    )
+    (?: [_-] | $ )"""
+"""Found in the names that look like a credential's; a pattern, so that a host can be told it."""
 
 # A user of eight characters or more with no password may be a token that stands for both.
-_CREDENTIAL_VALUE = re.compile(
-    r"""://[^/@\s:]*:[^/@\s]+@
-    | ://[^/@\s:?#]{8,}@
+CREDENTIAL_VALUE = r"""(?ix)
+    ://[^/@\s:]*:[^/@\s]+@
+    | ://[^/@\s:?\#]{8,}@
     | (?:accountkey|accesskey|password)=
-    | (?:^|;)\s*pwd=""",
-    re.IGNORECASE | re.VERBOSE,
-)
+    | (?:^|;)\s*pwd="""
+"""Found in the values that hold a credential, whatever their names."""
+
+_NAME = re.compile(CREDENTIAL_NAME)
+_VALUE = re.compile(CREDENTIAL_VALUE)
 
 
 def is_credential(name: str, value: str = "") -> bool:
@@ -42,15 +38,4 @@ def is_credential(name: str, value: str = "") -> bool:
     user of 8 characters or more (which may be a token), or a connection string with
     ``AccountKey=``, ``Password=`` or ``Pwd=``.
     """
-    return _is_credential_name(name.upper()) or bool(_CREDENTIAL_VALUE.search(value))
-
-
-def _is_credential_name(name: str) -> bool:
-    if name in _FOLDERS:
-        return False
-    words = name.replace("-", "_").split("_")
-    if not _CREDENTIAL_WORDS.isdisjoint(words):
-        return True
-    if any(each.endswith(_CREDENTIAL_ENDS) for each in words if each not in _NOT_CREDENTIAL_WORDS):
-        return True
-    return any(b == "TOKENS" and a in _BEFORE_TOKENS for a, b in pairwise(words))
+    return bool(_NAME.search(name) or _VALUE.search(value))

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from attrs import frozen
 
 from planner.environment import Origin
-from planner.findings import Finding
+from planner.findings import Finding, Findings
 from planner.launch import LaunchPlan, WorkerPlan
 from planner.outcomes import ranks_text
 
@@ -133,7 +133,16 @@ def difference(predicted: LaunchPlan, observed: LaunchPlan) -> PlanDifference:
     Args:
         predicted: Made from an inventory.
         observed: Made from what the hosts reported.
+
+    Raises:
+        PlanError: One of the two is no launch plan.
     """
+    findings = Findings("difference")
+    plans: dict[str, object] = {"predicted": predicted, "observed": observed}
+    for path, plan in plans.items():
+        if not isinstance(plan, LaunchPlan):
+            findings.add(path, f"a value of type {type(plan).__name__}", "give a LaunchPlan")
+    findings.check()
     return PlanDifference(
         group=observed.group,
         fields=tuple(_group_fields(predicted, observed)),

@@ -16,8 +16,11 @@ from planner.findings import Findings
 
 __all__ = [
     "BEFORE_PYTHON",
+    "INTERPRETER_VARIABLES",
     "LAUNCHERS",
+    "NEEDED",
     "NEVER_INHERITED",
+    "RAYS_OWN",
     "RANK_CONTRACT",
     "EnvVar",
     "EnvironmentPolicy",
@@ -72,7 +75,11 @@ class EnvVar:
 
 @frozen(kw_only=True)
 class EnvironmentPolicy:
-    """What of the driver's environment workers inherit.
+    """What of the driver's environment workers inherit, and what of their node's.
+
+    Ray's processes have the environment of whoever started Ray on their node, which may be the
+    driver. So a worker removes from it what this does not let through; ``NEEDED`` and
+    ``RAYS_OWN`` stay.
 
     Attributes:
         inherit: Patterns (``*`` and ``?``) of names that are handed on. The default hands on
@@ -111,12 +118,16 @@ class GroupEnvironment:
         expected: Names that must be there before the interpreter starts and that the driver
             hands on: the hosts report whether their nodes have them already.
         withheld: Credential-like names of the driver that are not handed on.
+        inherit: Patterns of names that a worker may have from its node.
+        credentials: Patterns of credential-like names that it may have from there all the same.
     """
 
     variables: tuple[EnvVar, ...] = ()
     before_python: tuple[str, ...] = ()
     expected: tuple[str, ...] = ()
     withheld: tuple[str, ...] = ()
+    inherit: tuple[str, ...] = ("*",)
+    credentials: tuple[str, ...] = ()
 
 
 RANK_CONTRACT: tuple[str, ...] = (
@@ -149,9 +160,9 @@ LAUNCHERS: tuple[str, ...] = (
 )
 """What launchers tell their own processes: libraries would take a worker's rank from there."""
 
-NEVER_INHERITED: tuple[str, ...] = (
-    *RANK_CONTRACT,
-    *LAUNCHERS,
+RAYS_OWN: tuple[str, ...] = (
+    # Ray's own settings belong to the node on which they were made.
+    "RAY_*",
     # Device lists of the driver: the worker would silently sit on another GPU, or on none.
     "*_VISIBLE_DEVICES",
     "HABANA_VISIBLE_MODULES",
@@ -159,14 +170,24 @@ NEVER_INHERITED: tuple[str, ...] = (
     "TPU_VISIBLE_CHIPS",
     "TPU_CHIPS_PER_HOST_BOUNDS",
     "TPU_HOST_BOUNDS",
-    # Ray's own settings belong to the node on which they were made.
-    "RAY_*",
-    # The driver's interpreter, machine and shell.
+)
+"""What Ray sets in the processes that it starts: never the driver's, always the node's."""
+
+INTERPRETER_VARIABLES: tuple[str, ...] = (
     "VIRTUAL_ENV",
     "VIRTUAL_ENV_PROMPT",
     "UV_PROJECT_ENVIRONMENT",
     "PYTHONHOME",
     "CONDA_PREFIX",
+)
+"""What says which interpreter a process was started with."""
+
+NEVER_INHERITED: tuple[str, ...] = (
+    *RANK_CONTRACT,
+    *LAUNCHERS,
+    *RAYS_OWN,
+    *INTERPRETER_VARIABLES,
+    # The driver's machine and shell.
     "HOSTNAME",
     "PWD",
     "OLDPWD",
@@ -174,6 +195,14 @@ NEVER_INHERITED: tuple[str, ...] = (
     "_",
 )
 """Names and patterns of the driver's environment that never reach a worker."""
+
+NEEDED: tuple[str, ...] = (
+    *("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "HOME", "USER", "LOGNAME", "SHELL", "HOSTNAME"),
+    *("TMPDIR", "TMP", "TEMP", "TZ", "LANG", "LANGUAGE", "LC_*"),
+    # Ray sets these.
+    *("OMP_NUM_THREADS", "PYTHONBREAKPOINT", "SPT_NOENV"),
+)
+"""What a process needs of its node whatever the policy says: programs, folders, language, time."""
 
 BEFORE_PYTHON: tuple[str, ...] = (
     "LD_PRELOAD",
@@ -209,6 +238,8 @@ def plan_environment(
     Precedence, highest first: forced, the group's ``env_vars``, the interpreter's, what the
     driver hands on, what the class's own decorator says, library defaults.
     """
+    policy = _checked_policy(policy, findings)
+    sources = _checked_sources(sources, findings)
     group = checked_variables("env_vars", sources.group, findings)
     forced = checked_variables("force_env_vars", sources.forced, findings, forced=True)
     handed_on, withheld = _from_driver(sources.driver, policy)
@@ -231,6 +262,8 @@ def plan_environment(
         before_python=tuple(sorted(e.name for e in needed if e.origin is not Origin.DRIVER)),
         expected=tuple(sorted(e.name for e in needed if e.origin is Origin.DRIVER)),
         withheld=tuple(sorted(withheld)),
+        inherit=policy.inherit,
+        credentials=policy.credentials,
     )
 
 
@@ -310,6 +343,35 @@ def checked_variables(
         else:
             good[name] = value
     return good
+
+
+def _checked_policy(given: EnvironmentPolicy, findings: Findings) -> EnvironmentPolicy:
+    """The policy, its patterns as tuples; where it is no policy one that hands on nothing."""
+    made: dict[str, tuple[str, ...]] = {}
+    for name in ("inherit", "credentials"):
+        patterns: object = getattr(given, name)
+        if isinstance(patterns, list | tuple) and all(isinstance(e, str) for e in patterns):
+            made[name] = tuple(patterns)
+        else:
+            made["inherit"] = ()
+            findings.add(
+                f"environment_policy.{name}",
+                f"{patterns!r} is not a tuple of patterns",
+                "give a tuple, as in ('NCCL_*',)",
+            )
+    return EnvironmentPolicy(**made)
+
+
+def _checked_sources(given: EnvironmentSources, findings: Findings) -> EnvironmentSources:
+    """The sources without those that are no mappings."""
+    wrong: dict[str, Mapping[str, str]] = {}
+    for name in ("class_options", "driver", "interpreter", "group", "forced"):
+        values: object = getattr(given, name)
+        if not isinstance(values, Mapping):
+            wrong[name] = {}
+            problem = f"a value of type {type(values).__name__}"
+            findings.add(f"sources.{name}", problem, "give a mapping from names to values")
+    return evolve(given, **wrong) if wrong else given
 
 
 def _lists_devices(name: str) -> bool:

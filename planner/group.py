@@ -1,21 +1,19 @@
 """What the hosts of a worker group are started with: every argument checked, nothing started."""
 
 from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
 
-from attrs import evolve, field, frozen
+from attrs import evolve, frozen
 
 from planner.accelerators import GpuVisibility
 from planner.environment import (
-    EnvironmentPolicy,
-    EnvironmentSources,
     EnvVar,
     GroupEnvironment,
     check_before_python,
     plan_environment,
 )
 from planner.findings import Findings
-from planner.group_places import PlaceArguments, PlaceSpec, checked_places
+from planner.group_arguments import GroupArguments, well_typed
+from planner.group_places import PlaceSpec, checked_places
 from planner.interpreter import (
     BuiltEnvironment,
     DriverInterpreter,
@@ -25,7 +23,7 @@ from planner.interpreter import (
 from planner.mesh import NamedSharding
 from planner.options import JsonObject, actor_options, json_object, recursive_merge_options
 from planner.profiling import profiler_of
-from planner.runtime_env import check_no_credentials
+from planner.runtime_env import check_no_credentials, check_spelling
 from planner.slots import Slot, choose_prefix, plan_slots, plan_tied_slots
 
 __all__ = [
@@ -34,7 +32,9 @@ __all__ = [
     "GroupSpec",
     "HostRequest",
     "WorkerOverrides",
+    "checked_group",
     "gpu_share_of",
+    "group_subject",
     "plan_group",
     "plan_hosts",
     "with_environment_before_python",
@@ -59,49 +59,6 @@ class WorkerOverrides:
     environment: tuple[EnvVar, ...] = ()
     constructor: tuple[str, ...] = ()
     runtime_env: JsonObject = JsonObject()
-
-
-@frozen(kw_only=True)
-class GroupArguments:
-    """What the caller asked for, and the facts about the cluster it is asked of.
-
-    Attributes:
-        worker_class: Full name of the worker's class.
-        bundle_counts: How many bundles each placement group of the cluster has.
-        workers_per_node: As in ``RayWorkerGroup``.
-        bundle_indices_list: As in ``RayWorkerGroup``; None when not given.
-        name_prefix: As in ``RayWorkerGroup``.
-        is_alone: Whether this is one worker outside any group; the prefix is then its name.
-        mesh: The group's axes, or None.
-        gpu_share: The share of a GPU of each worker, in ten-thousandths.
-        gpu_visibility: A ``GpuVisibility`` or its value.
-        interpreter: What the hosts run in.
-        options: Actor options of the class, merged with the caller's.
-        sources: Everything that may set a variable.
-        policy: What of the driver's environment is handed on.
-        names_taken: Names of live actors.
-        asynchronous: Whether the class has ``async`` methods.
-        notes: What is known already and worth telling.
-        places: What is asked of the workers' places: closeness, ports, cores, profilers.
-    """
-
-    worker_class: str
-    bundle_counts: tuple[int, ...] = ()
-    workers_per_node: object = None
-    bundle_indices_list: object = None
-    name_prefix: object = ""
-    is_alone: bool = False
-    mesh: object = None
-    gpu_share: int = 0
-    gpu_visibility: object = GpuVisibility.ISOLATED
-    interpreter: Interpreter = DriverInterpreter()
-    options: Mapping[str, object] = field(factory=dict)
-    sources: EnvironmentSources = EnvironmentSources()
-    policy: EnvironmentPolicy = EnvironmentPolicy()
-    names_taken: AbstractSet[str] = frozenset()
-    asynchronous: bool = False
-    notes: tuple[str, ...] = ()
-    places: PlaceArguments = PlaceArguments()
 
 
 @frozen(kw_only=True)
@@ -178,8 +135,28 @@ def plan_group(given: GroupArguments) -> GroupSpec:
     Raises:
         PlanError: Something is wrong; all of it is in the error.
     """
-    shown = given.name_prefix if given.name_prefix and isinstance(given.name_prefix, str) else ""
-    findings = Findings(f"worker group {shown or given.worker_class!r}")
+    findings = Findings(group_subject(given.name_prefix, given.worker_class))
+    spec = checked_group(given, findings)
+    findings.check()
+    return spec
+
+
+def group_subject(name_prefix: object, worker_class: object) -> str:
+    """How errors about a group call it before its name is known."""
+    for name in (name_prefix, worker_class):
+        if isinstance(name, str) and name:
+            return f"worker group {name!r}"
+    return "worker group"
+
+
+def checked_group(asked: GroupArguments, findings: Findings) -> GroupSpec:
+    """The same as ``plan_group``, together with what others find out.
+
+    Args:
+        asked: What was asked for.
+        findings: Where problems are recorded; while there are any, the result is of no use.
+    """
+    given = well_typed(asked, findings)
     notes = list(given.notes)
     explicit = given.bundle_indices_list is not None
     if explicit:
@@ -196,7 +173,6 @@ def plan_group(given: GroupArguments) -> GroupSpec:
     runtime_env = _runtime_env(given, environment, findings, notes)
     names = [slot.name(name) for slot in slots]
     places = checked_places(given.places, mesh, names, findings, notes)
-    findings.check()
     return GroupSpec(
         name=name,
         worker_class=given.worker_class,
@@ -319,6 +295,7 @@ def _runtime_env(
             "options.runtime_env", f"a value of type {type(own).__name__}", "give a mapping"
         )
     check_no_credentials("options.runtime_env", shared, findings)
+    check_spelling("options.runtime_env", shared, findings)
     if environment.before_python:
         values = {each.name: each.value for each in environment.variables}
         shared["env_vars"] = {name: values[name] for name in environment.before_python}

@@ -6,7 +6,8 @@ from attrs import frozen
 
 from planner.affinity import Affinity
 from planner.environment import EnvVar
-from planner.launch import LaunchPlan, environment_of, unset_patterns
+from planner.launch import LaunchPlan, environment_of
+from planner.node_environment import NodeVariables, rank_node_variables
 from planner.outcomes import RankIdentity
 
 __all__ = ["HostInstructions", "host_instructions"]
@@ -19,7 +20,7 @@ class HostInstructions:
     Attributes:
         identity: Who it is from now on.
         worker_class: Full name of the class of its worker.
-        unset: Names and patterns of variables that it removes.
+        from_node: What it keeps of the variables that its node handed it.
         environment: The variables that it sets, those of credentials without their values.
         holds_port: Whether it keeps the port that it holds: the group meets there.
         describes: Whether it tells the methods of the class, which are the same everywhere.
@@ -28,7 +29,7 @@ class HostInstructions:
 
     identity: RankIdentity
     worker_class: str
-    unset: tuple[str, ...]
+    from_node: NodeVariables
     environment: tuple[EnvVar, ...]
     holds_port: bool
     describes: bool
@@ -44,7 +45,7 @@ class HostInstructions:
         return {
             "worker_class": self.worker_class,
             "environment": dict(values),
-            "unset": list(self.unset),
+            "from_node": self.from_node.told(),
             "holds_port": self.holds_port,
             "identity": str(self.identity),
             "describes": self.describes,
@@ -70,7 +71,7 @@ def host_instructions(plan: LaunchPlan, identity: RankIdentity) -> HostInstructi
     return HostInstructions(
         identity=identity,
         worker_class=plan.worker_class,
-        unset=unset_patterns(worker),
+        from_node=rank_node_variables(plan, rank),
         environment=environment_of(plan, rank),
         holds_port=rank == 0,
         describes=rank == 0,

@@ -50,6 +50,7 @@ class BundleFacts:
         node_id: The node it is on.
         address: The address of that node.
         gpus: The ids of its GPUs on that node; empty for a bundle without a GPU.
+        resources: What it holds, as pairs of name and amount; empty when it is not known.
     """
 
     placement_group: int
@@ -57,6 +58,7 @@ class BundleFacts:
     node_id: str
     address: str
     gpus: tuple[str, ...] = ()
+    resources: tuple[tuple[str, float], ...] = ()
 
 
 def _distinct_in_order(nodes: Iterable[Node]) -> tuple[Node, ...]:

@@ -7,14 +7,8 @@ from attrs import frozen
 
 from planner.accelerators import GpuVisibility, accelerator_of
 from planner.affinity import Affinity, plan_affinity
-from planner.environment import (
-    LAUNCHERS,
-    RANK_CONTRACT,
-    EnvVar,
-    Origin,
-    overlay,
-)
-from planner.findings import Findings
+from planner.environment import EnvVar, Origin, overlay
+from planner.findings import CoordinateError, Finding, Findings
 from planner.group import GroupSpec, WorkerOverrides
 from planner.host_facts import HostFacts
 from planner.inventory import BundleFacts
@@ -31,6 +25,7 @@ from planner.outcomes import RankIdentity
 from planner.profiling import profiler_of
 from planner.slots import Slot
 from planner.topology import sort_bundles
+from planner.whole_numbers import whole_number
 
 __all__ = [
     "HostFacts",
@@ -41,7 +36,6 @@ __all__ = [
     "identity_of",
     "plan_launch",
     "slot_order",
-    "unset_patterns",
 ]
 
 DATA_PARALLEL = "data_parallel"
@@ -325,8 +319,12 @@ def _devices(
 
 
 def environment_of(plan: LaunchPlan, rank: int) -> tuple[EnvVar, ...]:
-    """Everything that a rank's environment is given, sorted by name, each with its origin."""
-    worker = plan.workers[rank]
+    """Everything that a rank's environment is given, sorted by name, each with its origin.
+
+    Raises:
+        CoordinateError: (an ``IndexError``) The plan has no such rank.
+    """
+    worker = _worker_of(plan, rank)
     defaults: tuple[EnvVar, ...] = ()
     if worker.local_world_size > 1:
         # Otherwise every rank starts one thread per core of the node (torchrun does the same).
@@ -337,6 +335,16 @@ def environment_of(plan: LaunchPlan, rank: int) -> tuple[EnvVar, ...]:
         for name, value in _contract(plan, worker).items()
     )
     return overlay(defaults, plan.environment.variables, extra, told)
+
+
+def _worker_of(plan: LaunchPlan, rank: int) -> WorkerPlan:
+    number = whole_number(rank)
+    if number is None or not 0 <= number < plan.world_size:
+        finding = Finding(
+            "rank", f"{rank!r} is not one of its ranks", f"give 0 to {plan.world_size - 1}"
+        )
+        raise CoordinateError(f"worker group {plan.group!r}", [finding])
+    return plan.workers[number]
 
 
 def _contract(plan: LaunchPlan, worker: WorkerPlan) -> Mapping[str, str]:
@@ -364,8 +372,12 @@ def _contract(plan: LaunchPlan, worker: WorkerPlan) -> Mapping[str, str]:
 
 
 def identity_of(plan: LaunchPlan, rank: int, pid: int | None = None) -> RankIdentity:
-    """Who a rank is, for messages."""
-    worker = plan.workers[rank]
+    """Who a rank is, for messages.
+
+    Raises:
+        CoordinateError: (an ``IndexError``) The plan has no such rank.
+    """
+    worker = _worker_of(plan, rank)
     coordinates = plan.mesh.get_worker_coords(rank).items() if plan.mesh else ()
     return RankIdentity(
         rank=rank,
@@ -374,15 +386,3 @@ def identity_of(plan: LaunchPlan, rank: int, pid: int | None = None) -> RankIden
         gpus=worker.gpus,
         pid=pid,
     )
-
-
-def unset_patterns(worker: WorkerPlan) -> tuple[str, ...]:
-    """Names and patterns that a host removes from what its node handed it.
-
-    Ray's workers inherit the environment of the process that started Ray on their node, which may
-    itself have run under a launcher. The device list that Ray made stays, unless the worker is to
-    see every device.
-    """
-    unmasked = worker.visible is None and bool(worker.gpus)
-    patterns = (*RANK_CONTRACT, *LAUNCHERS)
-    return (*patterns, worker.device_variable) if unmasked else patterns

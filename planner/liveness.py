@@ -1,17 +1,21 @@
 """How the workers of a group are: one state each, from what was seen from outside."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 
 from attrs import frozen
 
+from planner.findings import Findings
+from planner.launch import LaunchPlan
 from planner.outcomes import RankIdentity
+from planner.whole_numbers import whole_number
 
 __all__ = [
     "DEAF",
     "WorkerSeen",
     "WorkerState",
     "WorkerStatus",
+    "chosen_ranks",
     "deaf_ranks",
     "known_states",
     "plan_statuses",
@@ -116,6 +120,28 @@ def responding(statuses: Sequence[WorkerStatus]) -> dict[int, bool]:
 def deaf_ranks(statuses: Sequence[WorkerStatus]) -> tuple[int, ...]:
     """The ranks whose process takes no call."""
     return tuple(each.rank for each in statuses if each.state in DEAF)
+
+
+def chosen_ranks(ranks: object, plan: LaunchPlan) -> tuple[int, ...]:
+    """Ranks of a group, if they are.
+
+    Raises:
+        PlanError: Some are not.
+    """
+    findings = Findings(f"worker group {plan.group!r}")
+    given = ranks if isinstance(ranks, Iterable) and not isinstance(ranks, str) else None
+    if given is None:
+        findings.fail("ranks", f"{ranks!r} is no list of ranks", "give a list, or None for all")
+    chosen: list[int] = []
+    for index, rank in enumerate(given):
+        number = whole_number(rank)
+        if number is None or not 0 <= number < plan.world_size:
+            problem = f"{rank!r} is not a rank"
+            findings.add(f"ranks[{index}]", problem, f"give 0 to {plan.world_size - 1}")
+        else:
+            chosen.append(number)
+    findings.check()
+    return tuple(chosen)
 
 
 def known_states(

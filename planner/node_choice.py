@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from attrs import evolve, frozen
 
-from planner.findings import Findings
+from planner.findings import Finding, Findings
 from planner.inventory import BundleFacts, Inventory
 from planner.label_selectors import LabelRule, matches, parse_rule
 from planner.nodes import Node, topology_key
@@ -25,6 +25,7 @@ __all__ = [
     "named_by_id",
     "places_of",
     "remaining_nodes",
+    "why_no_node",
 ]
 
 NODE_ID_LABEL = "ray.io/node-id"
@@ -164,6 +165,49 @@ def chosen_nodes(choice: NodeChoice, inventory: Inventory) -> Inventory:
     )
 
 
+def why_no_node(choice: NodeChoice, inventory: Inventory) -> Finding | None:
+    """The rule after which no node is left; None when some may be used."""
+    nodes = list(inventory.nodes)
+    if not nodes:
+        return Finding("nodes", "the cluster has no node", "add nodes")
+    named = set(choice.excluded)
+    kept = [node for node in nodes if not named & {node.node_id, node.address}]
+    if not kept:
+        problem = f"it leaves out {_all_of(nodes)}: {_some_of(choice.excluded)}"
+        return Finding("exclude_nodes", problem, "name fewer of them, or add nodes")
+    nodes = kept
+    for label, expression in choice.selector:
+        rule = parse_rule(label, expression)
+        kept = [] if rule is None else _matching(nodes, [rule])
+        if not kept:
+            held = {dict(_labels(node)).get(label) for node in nodes}
+            values = sorted(value for value in held if value is not None)
+            has = f"it is {_some_of(values)} there" if values else "they do not have the label"
+            problem = f"{_none_of(nodes, inventory)} has {label}={expression}: {has}"
+            return Finding("node_selector", problem, "change the rule, or add such nodes")
+        nodes = kept
+    given = {node_id for node_id, _, _ in choice.topology or ()}
+    if choice.topology is not None and not any(node.node_id in given for node in nodes):
+        ids = _some_of([node.node_id for node in nodes])
+        problem = f"{_none_of(nodes, inventory)} is in it: it names {_some_of(sorted(given))}"
+        return Finding("topology", problem, f"name nodes by their ids, which are {ids}")
+    return None
+
+
+def _all_of(nodes: Sequence[Node]) -> str:
+    return "the only node" if len(nodes) == 1 else f"all {len(nodes)} nodes"
+
+
+def _none_of(nodes: Sequence[Node], inventory: Inventory) -> str:
+    left = "" if len(nodes) == len(inventory.nodes) else " that the rules before it leave"
+    return f"none of the {len(nodes)} node{'s'[: len(nodes) > 1]}{left}"
+
+
+def _some_of(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more if names else "none"
+
+
 def named_by_id(choice: NodeChoice, inventory: Inventory) -> NodeChoice:
     """The same choice, the nodes it excludes named by the ids they have in the cluster."""
     excluded = [
@@ -175,13 +219,17 @@ def named_by_id(choice: NodeChoice, inventory: Inventory) -> NodeChoice:
 
 
 def _able(choice: NodeChoice, inventory: Inventory, rules: Sequence[LabelRule]) -> list[Node]:
-    return [
-        node
-        for node in inventory.nodes
-        if node.node_id not in choice.excluded
-        and node.address not in choice.excluded
-        and matches(rules, (*node.labels, (NODE_ID_LABEL, node.node_id)))
-    ]
+    named = set(choice.excluded)
+    kept = [node for node in inventory.nodes if not named & {node.node_id, node.address}]
+    return _matching(kept, rules)
+
+
+def _matching(nodes: Iterable[Node], rules: Sequence[LabelRule]) -> list[Node]:
+    return [node for node in nodes if matches(rules, _labels(node))]
+
+
+def _labels(node: Node) -> tuple[tuple[str, str], ...]:
+    return (*node.labels, (NODE_ID_LABEL, node.node_id))
 
 
 def places_of(inventory: Inventory) -> tuple[tuple[str, str | None, int | None], ...]:

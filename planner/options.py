@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from math import isfinite
 from typing import TypeAlias
 
@@ -125,13 +126,78 @@ def actor_options(
                 )
         elif key in _HANDED_ON or key.startswith("_"):
             kept[key] = value
+            _check_value(f"options.{key}", key, value, findings)
         else:
+            near = get_close_matches(key, [*_HANDED_ON, *_DECIDED_BY_THE_PLAN], n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
             findings.add(
                 f"options.{key}",
                 "this is not an actor option that a worker can have",
-                f"use one of {', '.join(sorted(_HANDED_ON))}",
+                f"{hint}use one of {', '.join(sorted(_HANDED_ON))}",
             )
     return json_object("options", kept, findings)
+
+
+def _check_value(path: str, key: str, value: object, findings: Findings) -> None:
+    """Record what Ray would refuse in the middle of a start."""
+    match key:
+        case "num_cpus" | "memory" | "object_store_memory":
+            if not _is_amount(value):
+                findings.add(path, f"{value!r} is not an amount", "give a number of 0 or more")
+        case "resources":
+            _check_resources(path, value, findings)
+        case "max_concurrency":
+            if not _is_count(value):
+                remedy = "give a whole number of 1 or more"
+                findings.add(path, f"{value!r} is not a number of calls", remedy)
+        case "concurrency_groups":
+            if not isinstance(value, Mapping) or not all(map(_is_count, value.values())):
+                remedy = "give names with the calls that each runs at a time, as {'io': 2}"
+                findings.add(path, f"{value!r} are not groups of calls", remedy)
+        case "accelerator_type":
+            if not isinstance(value, str):
+                findings.add(
+                    path, f"{value!r} is not a kind of accelerator", "give a name as 'H100'"
+                )
+        case "label_selector":
+            if not isinstance(value, Mapping) or not all(
+                isinstance(e, str) for e in value.values()
+            ):
+                remedy = "give labels and expressions, as {'rack': 'in(r1, r2)'}"
+                findings.add(path, f"{value!r} is not a selector of labels", remedy)
+        case _:
+            pass
+
+
+def _check_resources(path: str, value: object, findings: Findings) -> None:
+    if not isinstance(value, Mapping):
+        findings.add(path, f"{value!r} are not resources", "give names and amounts, as {'nic': 1}")
+        return
+    for name, amount in value.items():
+        where = f"{path}[{name!r}]"
+        if name in _OPTION_OF:
+            findings.add(where, "it has an option of its own", f"use {_OPTION_OF[name]}")
+        elif not isinstance(name, str) or not name:
+            findings.add(where, f"{name!r} is not the name of a resource", "give a string")
+        elif not _is_amount(amount):
+            findings.add(where, f"{amount!r} is not an amount", "give a number of 0 or more")
+
+
+_OPTION_OF = {
+    "CPU": "num_cpus",
+    "GPU": "the group's own share of GPUs, which the cluster decides",
+    "memory": "memory",
+    "object_store_memory": "object_store_memory",
+}
+
+
+def _is_amount(value: object) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and isinstance(value, int | float) and isfinite(value) and value >= 0
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _plain(path: str, value: object, findings: Findings) -> Json:

@@ -6,22 +6,25 @@ launch can know stays open: the rendezvous port, and what ``configure_worker`` a
 is given.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from attrs import evolve, field, frozen
 
-from planner.configured import plan_overrides
-from planner.findings import Findings, PlanError
-from planner.group import FULL_GPU, GroupArguments, gpu_share_of, plan_group
+from planner.configured import with_overrides
+from planner.findings import Findings, PlanError, ResourceInsufficientError
+from planner.gpu_ledger import GpuLedger, bundle_shares
+from planner.group import FULL_GPU, GroupArguments, GroupSpec, gpu_share_of, plan_group
+from planner.group_places import PlaceArguments
 from planner.host_facts import HostFacts
 from planner.inventory import BundleFacts, Inventory, Node
 from planner.launch import LaunchPlan, plan_launch
-from planner.node_choice import chosen_nodes, hardware_order, places_of
+from planner.node_choice import chosen_nodes, hardware_order, places_of, why_no_node
 from planner.ports import PortRange
+from planner.option_fit import check_options_fit
 from planner.requests import GroupRequest, Strategy
 from planner.reservation import ReservationPlan, plan_reservation, predicted_bundles
 from planner.topology import sort_bundles
-from planner.virtual_cluster import ClusterSpec, GpuLedger, reservation_request
+from planner.virtual_cluster import ClusterSpec, reservation_request
 
 __all__ = [
     "ClusterIntent",
@@ -90,6 +93,7 @@ def predict_launch(
     intent = ClusterIntent(
         spec=spec, groups=(group,), unified=unified, answers={0: answers} if answers else {}
     )
+    _check_types([intent], inventory, alone=True)
     return predict_launches([intent], inventory).launches[0]
 
 
@@ -103,10 +107,12 @@ def predict_launches(clusters: Sequence[ClusterIntent], inventory: Inventory) ->
     Raises:
         PlanError: Something can't be launched; every reason is in the error.
     """
+    _check_types(clusters, inventory)
     named = _distinct(clusters)
     nodes = _with_topology(named, inventory)
     requests = [_request(each, index) for index, each in enumerate(named)]
     marked = _marked(named, nodes)
+    _check_usable(named, nodes)
     reservation = plan_reservation(requests, marked)
     reservation.check()
     launches: list[LaunchPlan] = []
@@ -160,6 +166,48 @@ def predicted_facts(bundle: BundleFacts, node: Node, *, uses_gpu: bool) -> HostF
         numa=node.numa,
         gpu_numa=tuple(known[gpu].numa_node for gpu in held if gpu in known),
     )
+
+
+def _check_types(clusters: object, inventory: object, *, alone: bool = False) -> None:
+    """Do nothing when everything is of the type that is asked for.
+
+    Args:
+        clusters: The clusters.
+        inventory: The nodes.
+        alone: Whether there is one cluster and one group, given as ``spec`` and ``group``.
+    """
+    findings = Findings("prediction")
+    if isinstance(clusters, Iterable):
+        for index, each in enumerate(clusters):
+            _check_intent("" if alone else f"clusters[{index}]", each, findings)
+    else:
+        problem = f"a value of type {type(clusters).__name__}"
+        findings.add("clusters", problem, "give a list of ClusterIntent")
+    if not isinstance(inventory, Inventory):
+        problem = f"a value of type {type(inventory).__name__}"
+        findings.add("inventory", problem, "give an Inventory, as read_inventory() makes it")
+    findings.check()
+
+
+def _check_intent(path: str, intent: object, findings: Findings) -> None:
+    if not isinstance(intent, ClusterIntent):
+        findings.add(path, f"a value of type {type(intent).__name__}", "give a ClusterIntent")
+        return
+    spec: object = intent.spec
+    inside = f"{path}." if path else ""
+    if not isinstance(spec, ClusterSpec):
+        problem = f"a value of type {type(spec).__name__}"
+        findings.add(f"{inside}spec", problem, "give what plan_cluster makes")
+    groups: Sequence[object] = intent.groups
+    for index, group in enumerate(groups):
+        where = f"{path}.groups[{index}]" if path else "group"
+        if not isinstance(group, GroupArguments):
+            findings.add(where, f"a value of type {type(group).__name__}", "give GroupArguments")
+            continue
+        places: object = group.places
+        if not isinstance(places, PlaceArguments):
+            problem = f"a value of type {type(places).__name__}"
+            findings.add(f"{where}.places", problem, "give PlaceArguments")
 
 
 def _distinct(clusters: Sequence[ClusterIntent]) -> list[ClusterIntent]:
@@ -220,6 +268,17 @@ def _marked(clusters: Sequence[ClusterIntent], inventory: Inventory) -> Inventor
     )
 
 
+def _check_usable(clusters: Sequence[ClusterIntent], inventory: Inventory) -> None:
+    """Do nothing when every cluster may use some node."""
+    findings = Findings("reservation")
+    for each in clusters:
+        found = why_no_node(each.spec.nodes, inventory)
+        if found is not None:
+            path = f"cluster {each.spec.pool!r}.{found.path}" if len(clusters) > 1 else found.path
+            findings.add(path, found.problem, found.remedy)
+    findings.check(ResourceInsufficientError)
+
+
 def _topology(inventory: Inventory) -> dict[str, tuple[str | None, int | None]]:
     return {node_id: (domain, rank) for node_id, domain, rank in places_of(inventory)}
 
@@ -235,6 +294,18 @@ def _bundles(
     return tuple(sorted(moved, key=lambda each: (each.placement_group, each.bundle)))
 
 
+def _check_answers(answers: Sequence[object], spec: GroupSpec) -> None:
+    workers = len(spec.slots)
+    is_list = isinstance(answers, Sequence) and not isinstance(answers, str)
+    given = f"{len(answers)} answers" if is_list else f"a value of type {type(answers).__name__}"
+    if not is_list or len(answers) != workers:
+        Findings(f"worker group {spec.name!r}").fail(
+            "answers",
+            f"{given} for {workers} workers",
+            "give a list with what configure_worker answers for each worker",
+        )
+
+
 def _groups(
     intent: ClusterIntent,
     facts: Sequence[BundleFacts],
@@ -245,14 +316,14 @@ def _groups(
     topology = places_of(inventory)
     colocated = intent.spec.max_colocated_worker_groups
     share = gpu_share_of(use_gpus=intent.spec.use_gpus, colocated=colocated)
-    ledger = GpuLedger(colocated=colocated)
+    budget = FULL_GPU if intent.spec.use_gpus else 0
+    ledger = GpuLedger(colocated=colocated, budget=budget)
     bundles = {(each.placement_group, each.bundle): each for each in facts}
     counts: dict[int, int] = {}
     for each in facts:
         counts[each.placement_group] = counts.get(each.placement_group, 0) + 1
     for index, given in enumerate(intent.groups):
         others = (*before, *made)
-        ledger = ledger.with_group(f"{given.name_prefix or given.worker_class}", share, FULL_GPU)
         spec = plan_group(
             evolve(
                 given,
@@ -266,9 +337,13 @@ def _groups(
                 ),
             )
         )
+        holds = intent.spec.resources.bundle(colocated, use_gpus=intent.spec.use_gpus)
+        check_options_fit(spec, dict.fromkeys(bundles, holds))
         answers = intent.answers.get(index, ())
         if answers:
-            spec = evolve(spec, overrides=plan_overrides(spec, answers))
+            _check_answers(answers, spec)
+            spec = with_overrides(spec, answers)
+        ledger = ledger.with_group(spec.name, bundle_shares(spec))
         hosts: list[HostFacts] = []
         for at, slot in enumerate(spec.slots):
             bundle = bundles[slot.placement_group, slot.bundle]

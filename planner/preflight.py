@@ -275,6 +275,10 @@ def _class_rows(
 def _gpu_rows(same: Sequence[HostLook], wanted: WantedHost) -> list[PreflightRow]:
     rows: list[PreflightRow] = []
     holders: dict[str, HostLook] = {}
+    blind = [look for look in same if look.gpus is None]
+    if wanted.free_gpu_memory and blind:
+        found = "no NVIDIA driver is there to say how much memory is free"
+        rows.append(verdict_on(blind, "GPU", State.NOTE, found))
     for look in same:
         for gpu in look.gpus or ():
             rows.append(_gpu_row(look, gpu, wanted))

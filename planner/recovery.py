@@ -12,8 +12,9 @@ from attrs import field, frozen
 
 from planner.findings import Findings
 from planner.launch import LaunchPlan
-from planner.liveness import WorkerStatus, deaf_ranks
+from planner.liveness import WorkerState, WorkerStatus, deaf_ranks
 from planner.outcomes import ranks_text
+from planner.whole_numbers import whole_number
 
 __all__ = [
     "Domain",
@@ -61,6 +62,9 @@ class FailurePolicy:
         budget: How many recoveries the group may have.
         first_pause: Seconds before the second recovery; doubled before each further one.
         longest_pause: Never longer than this.
+
+    Raises:
+        PlanError: A value cannot be; the error names each.
     """
 
     domain: Domain = Domain.GROUP
@@ -69,6 +73,32 @@ class FailurePolicy:
     budget: int = 3
     first_pause: float = 1.0
     longest_pause: float = 60.0
+
+    def __attrs_post_init__(self) -> None:
+        findings = Findings("FailurePolicy")
+        choices: tuple[tuple[str, object, type[Domain | Survivors]], ...] = (
+            ("domain", self.domain, Domain),
+            ("survivors", self.survivors, Survivors),
+        )
+        for path, value, kind in choices:
+            if not isinstance(value, kind):
+                names = ", ".join(f"{kind.__name__}.{each.name}" for each in kind)
+                findings.add(path, f"{value!r} is not a {kind.__name__}", f"use one of {names}")
+        stacks: object = self.stacks
+        if not isinstance(stacks, bool):
+            findings.add("stacks", f"{stacks!r} is not a truth value", "give True or False")
+        budget = whole_number(self.budget)
+        if budget is None or budget < 0:
+            problem = f"{self.budget!r} is not a number of recoveries"
+            findings.add("budget", problem, "give a whole number, 0 or more")
+        pauses: tuple[tuple[str, object], ...] = (
+            ("first_pause", self.first_pause),
+            ("longest_pause", self.longest_pause),
+        )
+        for path, pause in pauses:
+            if isinstance(pause, bool) or not isinstance(pause, int | float) or not pause >= 0:
+                findings.add(path, f"{pause!r} is not a time", "give seconds, 0 or more")
+        findings.check()
 
     def pause_before(self, attempt: int) -> float:
         """Seconds to wait before a recovery, counted from 0; the first one does not wait."""
@@ -168,16 +198,25 @@ def domain_of(plan: LaunchPlan, rank: int, domain: Domain) -> tuple[int, ...]:
 
 
 def failed_ranks(
-    statuses: Sequence[WorkerStatus], broken: Iterable[int], absent: Collection[int]
+    statuses: Sequence[WorkerStatus],
+    broken: Iterable[int],
+    absent: Collection[int],
+    on_live_nodes: Collection[int] = (),
 ) -> tuple[int, ...]:
     """The ranks that a recovery is about, sorted.
+
+    A rank that is out of reach, on a node that is there, has not failed: only the process that
+    looks at it does not answer.
 
     Args:
         statuses: How the ranks were seen.
         broken: Ranks that are known to be dead, or still in a call that failed elsewhere.
         absent: Ranks that were given up: nobody misses them.
+        on_live_nodes: Ranks whose node is there and whose actor lives, as far as Ray knows.
     """
-    return tuple(sorted({*deaf_ranks(statuses), *broken}.difference(absent)))
+    unseen = {each.rank for each in statuses if each.state is WorkerState.OUT_OF_REACH}
+    deaf = set(deaf_ranks(statuses)) - unseen.intersection(on_live_nodes)
+    return tuple(sorted({*deaf, *broken}.difference(absent)))
 
 
 def lost_nodes(

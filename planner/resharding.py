@@ -15,7 +15,15 @@ from planner.findings import Findings
 from planner.indices import Indices
 from planner.slicing import SlicePlan, restore_order
 
-__all__ = ["Part", "Receiver", "ReshardPlan", "RowPick", "RowSpan", "plan_resharding"]
+__all__ = [
+    "Part",
+    "Receiver",
+    "ReshardPlan",
+    "RowPick",
+    "RowSpan",
+    "parts_sent",
+    "plan_resharding",
+]
 
 
 @frozen(kw_only=True)
@@ -82,6 +90,11 @@ class ReshardPlan:
     def objects(self) -> int:
         """How many parts there are in all: each is one object to send."""
         return sum(len(receiver.parts) for receiver in self.receivers)
+
+
+def parts_sent(receiver: Receiver) -> tuple[Part, ...]:
+    """The parts that go to a receiver; for an empty slice one that only has the right type."""
+    return receiver.parts or (RowSpan(source=0, start=0, stop=0),)
 
 
 def plan_resharding(

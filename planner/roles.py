@@ -19,8 +19,10 @@ __all__ = [
     "Concatenate",
     "Declaration",
     "First",
+    "MicroBatches",
     "PerRank",
     "PerShard",
+    "REDUCTIONS",
     "Reduce",
     "Replicate",
     "Result",
@@ -90,7 +92,22 @@ class Common:
     """One value for every called rank, dummy calls included; what an argument is by default."""
 
 
-Role = Shard | Replicate | PerRank | Common
+@frozen
+class MicroBatches:
+    """How the slice of another argument is divided: the sizes of its micro-batches, in order.
+
+    The caller leaves the argument out, and each rank gets a list of whole numbers for its own
+    slice; an empty list where the policy of that slice does not pack, or where its rows were cut
+    elsewhere. A dummy call gets None.
+
+    Attributes:
+        of: The sharded argument whose slices they are.
+    """
+
+    of: str
+
+
+Role = Shard | Replicate | PerRank | Common | MicroBatches
 """What an argument of a call is."""
 
 
@@ -120,13 +137,16 @@ class AllByRank:
     """The result of every rank."""
 
 
+REDUCTIONS = ("sum", "mean", "min", "max", "all", "any")
+"""The functions that ``Reduce`` knows by name."""
+
+
 @frozen
 class Reduce:
     """The results of all slices, folded into one; mappings field by field.
 
     Attributes:
-        function: ``sum``, ``mean``, ``min``, ``max``, ``all`` or ``any``; or the name of a
-            function that the caller gives.
+        function: One of ``REDUCTIONS``; or the name of a function that the caller gives.
     """
 
     function: str
@@ -162,6 +182,7 @@ _KINDS: dict[str, type] = {
         Replicate,
         PerRank,
         Common,
+        MicroBatches,
         Concatenate,
         PerShard,
         First,

@@ -1,11 +1,56 @@
 """What may be part of Ray's runtime environment: others can read it, and it starts processes."""
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 
 from planner.environment import EnvVar, check_before_python, is_before_python, is_credential
 from planner.findings import Findings
 
-__all__ = ["before_python_of", "check_no_credentials", "missing_before_python", "split_variables"]
+__all__ = [
+    "before_python_of",
+    "check_no_credentials",
+    "check_spelling",
+    "missing_before_python",
+    "slow_start_note",
+    "split_variables",
+]
+
+_KNOWN = (
+    *("_nsight", "conda", "config", "container", "docker", "env_vars", "excludes", "image_uri"),
+    *("java_jars", "mpi", "nsight", "pip", "py_executable", "py_modules", "rocprof_sys", "uv"),
+    *("worker_process_setup_hook", "working_dir"),
+)
+"""What Ray knows in a runtime environment; plugins may know more."""
+
+
+def check_spelling(path: str, runtime_env: Mapping[str, object], findings: Findings) -> None:
+    """Record the keys that are nearly, but not quite, what Ray knows: Ray would drop them."""
+    for name in runtime_env:
+        near = get_close_matches(str(name), _KNOWN, n=1, cutoff=0.75)
+        if near and name not in _KNOWN:
+            findings.add(
+                f"{path}[{name!r}]",
+                "Ray knows no such key, and would leave it out with a warning",
+                f"did you mean {near[0]!r}?",
+            )
+
+
+def slow_start_note(names: Sequence[str], workers: int, keys: Sequence[str]) -> str | None:
+    """What runtime environments of their own cost some workers, for the plan; None for no worker.
+
+    Args:
+        names: The workers that have one.
+        workers: How many there are.
+        keys: What their environments hold.
+    """
+    if not names:
+        return None
+    shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    return (
+        f"configure_worker gives {len(names)} of {workers} workers ({shown}) a Ray runtime "
+        f"environment of their own ({', '.join(keys)}): each of them starts about four times as "
+        "slowly; what is the same for all workers goes into env_vars"
+    )
 
 
 def check_no_credentials(path: str, value: object, findings: Findings) -> None:

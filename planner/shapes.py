@@ -8,6 +8,7 @@ import ipaddress
 
 from planner.findings import Finding, PlanError
 from planner.inventory import CPU_UNIT, Gpu, Inventory, Node, NumaNode
+from planner.whole_numbers import whole_number
 
 __all__ = ["cpu_nodes", "gb200_racks", "h100_nodes", "laptop"]
 
@@ -23,7 +24,7 @@ def h100_nodes(count: int, first: int = 0) -> Inventory:
         first: The number of the first one, to add to nodes that are already there.
 
     Raises:
-        PlanError: ``count`` or ``first`` is negative.
+        PlanError: ``count`` or ``first`` is negative, or no whole number.
     """
     _check(count=count, first=first)
     numa = _numa_nodes(((0, 56, 112, 168), (56, 112, 168, 224)), 1024 * _GIB)
@@ -49,7 +50,7 @@ def gb200_racks(racks: int, first: int = 0) -> Inventory:
         first: The number of the first one, to add to racks that are already there.
 
     Raises:
-        PlanError: ``racks`` or ``first`` is negative.
+        PlanError: ``racks`` or ``first`` is negative, or no whole number.
     """
     _check(racks=racks, first=first)
     numa = _numa_nodes(((0, 72), (72, 144)), 480 * _GIB)
@@ -79,7 +80,7 @@ def cpu_nodes(count: int, cpus: int = 64, memory: int = 256 * _GIB, first: int =
         first: The number of the first one, to add to nodes that are already there.
 
     Raises:
-        PlanError: A number is negative.
+        PlanError: A number is negative, or no whole number.
     """
     _check(count=count, cpus=cpus, memory=memory, first=first)
     return Inventory(
@@ -97,7 +98,7 @@ def laptop(cpus: int = 8, memory: int = 16 * _GIB, gpus: int = 0) -> Inventory:
     """One machine that is its own cluster; without a GPU unless some are asked for.
 
     Raises:
-        PlanError: A number is negative.
+        PlanError: A number is negative, or no whole number.
     """
     _check(cpus=cpus, memory=memory, gpus=gpus)
     node = Node(
@@ -111,12 +112,14 @@ def laptop(cpus: int = 8, memory: int = 16 * _GIB, gpus: int = 0) -> Inventory:
     return Inventory([node])
 
 
-def _check(**numbers: int) -> None:
-    wrong = [
-        Finding(name, f"{number} is negative", "give 0 or more")
-        for name, number in numbers.items()
-        if number < 0
-    ]
+def _check(**numbers: object) -> None:
+    wrong: list[Finding] = []
+    for name, number in numbers.items():
+        whole = whole_number(number)
+        if whole is None:
+            wrong.append(Finding(name, f"{number!r} is not a whole number", "give 0 or more"))
+        elif whole < 0:
+            wrong.append(Finding(name, f"{whole} is negative", "give 0 or more"))
     if wrong:
         raise PlanError("shape", wrong)
 

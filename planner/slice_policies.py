@@ -4,6 +4,8 @@ from enum import Enum
 
 from attrs import field, frozen
 
+from planner.whole_numbers import whole_number
+
 __all__ = [
     "Balanced",
     "Constant",
@@ -102,7 +104,8 @@ Policy = Even | Uneven | Padded | DropRemainder | Interleaved | Balanced | Packe
 
 
 def _plain_number(value: float) -> int | float:
-    return int(value) if isinstance(value, int) else value
+    whole = int(value) if isinstance(value, bool) else whole_number(value)
+    return value if whole is None else whole
 
 
 @frozen

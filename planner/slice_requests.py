@@ -1,16 +1,16 @@
 """A request to slice a batch, checked whole: all that is wrong with it, at once."""
 
 from collections.abc import Mapping, Sequence
-from math import isnan
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 from attrs import frozen
 
 from planner.findings import Findings
+from planner.padding import check_pads
 from planner.slice_policies import (
     Balanced,
-    Constant,
     DropRemainder,
     Even,
     Packed,
@@ -19,6 +19,7 @@ from planner.slice_policies import (
     Policy,
     RowCounts,
 )
+from planner.whole_numbers import whole_number
 
 __all__ = ["Labels", "Numbers", "SliceRequest", "checked_request"]
 
@@ -27,6 +28,7 @@ Numbers = Sequence[int] | npt.NDArray[np.int64] | npt.NDArray[np.int32]
 Labels = Numbers | Sequence[str] | npt.NDArray[np.str_]
 """One label per row; rows with equal labels form a group."""
 
+_A_SIZE = "give a whole number, 1 or more"
 _LARGEST_TOTAL = 1 << 52
 """Sums of weights stay below this, so that 64 bits hold all that balancing makes of them."""
 
@@ -69,6 +71,7 @@ def checked_request(
         PlanError: Something in it cannot be planned; all of it is said.
     """
     findings = Findings(f"slices by {type(policy).__name__}")
+    _check_policy(policy, findings)
     _check_counts(policy, rows, slices, findings)
     _check_use(policy, weights, groups, findings)
     row_weights = _numbers("weights", weights, rows, findings)
@@ -79,7 +82,7 @@ def checked_request(
     if isinstance(row_bytes, int):
         row_bytes = np.full(max(rows, 0), row_bytes, dtype=np.int64)
     sized = None if row_bytes is None else _numbers("row_bytes", row_bytes, rows, findings)
-    _check_pads(pads or {}, findings)
+    check_pads(pads or {}, findings)
     findings.check()
     return SliceRequest(
         policy=policy,
@@ -92,15 +95,41 @@ def checked_request(
     )
 
 
+def _check_policy(policy: object, findings: Findings) -> None:
+    """What is no policy at all ends the checks; the rest needs one."""
+    if isinstance(policy, Policy):
+        return
+    named = policy.__name__ if isinstance(policy, type) else str(policy)
+    meant = [each for each in get_args(Policy) if each.__name__.lower() == named.lower()]
+    known = ", ".join(each.__name__ for each in get_args(Policy))
+    made = f"{meant[0].__name__}({'budget=...' if meant[0] is Packed else ''})" if meant else ""
+    findings.fail(
+        "policy",
+        f"{policy!r} is not a policy",
+        f"give {made}" if made else f"give one of {known}",
+    )
+
+
 def _check_counts(policy: Policy, rows: int, slices: int, findings: Findings) -> None:
     if rows < 0:
         findings.add("rows", f"{rows} is negative", "give the number of rows, 0 or more")
     if slices < 1:
         findings.add("slices", f"{slices} slices hold nothing", "ask for at least one slice")
-    if isinstance(policy, Padded | DropRemainder) and policy.multiple < 1:
-        findings.add("policy.multiple", f"{policy.multiple} is not a size", "give 1 or more")
-    if isinstance(policy, Packed) and policy.budget < 1:
-        findings.add("policy.budget", f"{policy.budget} holds no row", "give 1 or more")
+    if isinstance(policy, Padded | DropRemainder) and not _is_positive(policy.multiple):
+        findings.add("policy.multiple", f"{policy.multiple!r} is not a size", _A_SIZE)
+    if isinstance(policy, Packed) and not _is_positive(policy.budget):
+        findings.add("policy.budget", f"{policy.budget!r} holds no row", _A_SIZE)
+    counts: object = policy.row_counts if isinstance(policy, Balanced) else RowCounts.FREE
+    if not isinstance(counts, RowCounts):
+        findings.add(
+            "policy.row_counts",
+            f"{counts!r} is not one of RowCounts",
+            f"give {', '.join(f'RowCounts.{each.name}' for each in RowCounts)}",
+        )
+
+
+def _is_positive(value: object) -> bool:
+    return (whole_number(value) or 0) >= 1
 
 
 def _check_use(
@@ -212,7 +241,7 @@ def _check_divides(
 
 
 def _check_budget(policy: Policy, weights: npt.NDArray[np.int64], findings: Findings) -> None:
-    if not isinstance(policy, Packed) or policy.budget < 1:
+    if not isinstance(policy, Packed) or not _is_positive(policy.budget):
         return
     over = np.flatnonzero(weights > policy.budget)
     if over.size:
@@ -221,14 +250,6 @@ def _check_budget(policy: Policy, weights: npt.NDArray[np.int64], findings: Find
             f"{_named(weights, over)} over the budget of {policy.budget}",
             f"raise the budget to {int(weights.max())}, or shorten or drop these rows",
         )
-
-
-def _check_pads(pads: Mapping[str, Pad], findings: Findings) -> None:
-    for name, pad in pads.items():
-        if isinstance(pad, Constant) and isnan(pad.value):
-            findings.add(
-                f"pads[{name!r}]", "NaN is not equal to itself, and plans compare", "give a number"
-            )
 
 
 def _named(numbers: npt.NDArray[np.int64], which: npt.NDArray[np.intp]) -> str:

@@ -150,6 +150,9 @@ def teardown_text(report: TeardownReport) -> str:
         lines.append(f"  names not free again: {', '.join(report.names_held)}")
     if report.processes_left:
         lines.append(f"  processes still there: {ranks_text(report.processes_left)}")
+    if report.processes_unseen:
+        seen = ranks_text(report.processes_unseen)
+        lines.append(f"  on other machines, where only Ray says that they are gone: {seen}")
     return "\n".join(lines)
 
 

@@ -7,6 +7,7 @@ from planner.findings import Finding, Findings, ResourceInsufficientError
 from planner.inventory import BundleFacts
 from planner.locality import Locality, check_locality, nearest_layout
 from planner.nodes import NaturalKey, natural_key, topology_key
+from planner.whole_numbers import whole_number
 
 __all__ = [
     "Locality",
@@ -33,9 +34,11 @@ def select_segment_nodes(
         num_nodes: How many nodes are wanted.
 
     Raises:
-        PlanError: (a ``ValueError``) ``num_nodes`` is not a whole number of segments.
+        PlanError: (a ``ValueError``) ``num_nodes`` is not a whole number of segments, or an
+            argument is of the wrong type.
         ResourceInsufficientError: There are too few whole segments.
     """
+    _check_topology(topology)
     _check_counts(segment_size, num_nodes)
     domains = _domains(topology)
     usable = _whole_segments(domains, segment_size)
@@ -67,8 +70,25 @@ def _domains(topology: Mapping[str, tuple[str, int]]) -> dict[str, list[str]]:
     return _by_domain(sorted(topology, key=topology_key(topology, {})), topology)
 
 
+def _check_topology(topology: object) -> None:
+    findings = Findings("segments")
+    remedy = "give node ids with (NVLink domain, topology rank)"
+    if not isinstance(topology, Mapping):
+        findings.fail("topology", f"a value of type {type(topology).__name__}", remedy)
+    for node_id, place in topology.items():
+        pair = isinstance(place, list | tuple) and len(place) == 2
+        if not pair or not isinstance(place[0], str) or whole_number(place[1]) is None:
+            findings.add(f"topology[{node_id!r}]", f"{place!r} is no place", remedy)
+    findings.check()
+
+
 def _check_counts(segment_size: int, num_nodes: int) -> None:
     findings = Findings("segments")
+    numbers: dict[str, object] = {"segment_size": segment_size, "num_nodes": num_nodes}
+    for name, number in numbers.items():
+        if whole_number(number) is None:
+            findings.add(name, f"{number!r} is not a number of nodes", "give a whole number")
+    findings.check()
     if segment_size < 1:
         findings.add("segment_size", f"{segment_size} nodes are no segment", "give 1 or more")
     if num_nodes < 0:
@@ -136,9 +156,10 @@ def sort_bundles(
         segment_size: Nodes in a segment; only with a topology.
 
     Raises:
-        PlanError: A bundle occurs twice, the segment size is below 1, or it has no topology.
+        PlanError: A bundle occurs twice, the segment size is below 1, or it has no topology; or
+            ``facts`` are no bundles.
     """
-    given = tuple(facts)
+    given = _bundles(facts)
     _check_bundles(given, topology, segment_size)
     addresses = {each.node_id: each.address for each in given}
     if len(addresses) == 1 and segment_size is None:
@@ -157,6 +178,22 @@ def _on_node(facts: BundleFacts) -> tuple[tuple[NaturalKey, ...], int, int]:
     return gpus, facts.placement_group, facts.bundle
 
 
+def _bundles(facts: object) -> tuple[BundleFacts, ...]:
+    findings = Findings("bundles")
+    if not isinstance(facts, Iterable):
+        problem = f"a value of type {type(facts).__name__}"
+        findings.fail("facts", problem, "give the BundleFacts of a cluster")
+    bundles: list[BundleFacts] = []
+    for index, each in enumerate(facts):
+        if isinstance(each, BundleFacts):
+            bundles.append(each)
+        else:
+            problem = f"a value of type {type(each).__name__}"
+            findings.add(f"facts[{index}]", problem, "give BundleFacts")
+    findings.check()
+    return tuple(bundles)
+
+
 def _check_bundles(
     facts: tuple[BundleFacts, ...],
     topology: Mapping[str, tuple[str | None, int | None]] | None,
@@ -169,7 +206,8 @@ def _check_bundles(
         if first != index:
             problem = f"bundle {each.bundle} of placement group {each.placement_group} is also "
             findings.add(f"facts[{index}]", f"{problem}facts[{first}]", "give each bundle once")
-    if segment_size is not None and segment_size < 1:
+    size = 1 if segment_size is None else whole_number(segment_size)
+    if size is None or size < 1:
         findings.add("segment_size", f"{segment_size} nodes are no segment", "give 1 or more")
     if segment_size is not None and topology is None:
         findings.add("topology", "it is missing", "a segment size needs the NVLink domains")

@@ -1,9 +1,10 @@
 """What a ``RayVirtualCluster`` reserves, from its arguments."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from attrs import evolve, field, frozen
+from attrs import evolve, frozen
 
+from planner.bundle_resources import BundleResources, checked_resources
 from planner.findings import Findings
 from planner.node_choice import (
     DOMAIN_LABEL,
@@ -19,7 +20,6 @@ from planner.slots import whole
 __all__ = [
     "BundleRequest",
     "ClusterSpec",
-    "GpuLedger",
     "TRIES_VARIABLE",
     "checked_tries",
     "plan_bundles",
@@ -35,11 +35,12 @@ class ClusterSpec:
         bundle_counts: How many bundles each node gives.
         use_gpus: Whether a bundle holds a GPU.
         max_colocated_worker_groups: How many groups may share the bundles; a bundle has that
-            many CPUs.
+            many CPUs, unless ``resources`` says otherwise.
         num_gpus_per_node: How many GPUs a node has, for workers that ask.
         name: First part of the placement groups' names.
         strategy: Ray's strategy for a unified placement group.
         nodes: Which nodes may be used.
+        resources: What each bundle holds beside its GPU.
     """
 
     bundle_counts: tuple[int, ...]
@@ -49,6 +50,7 @@ class ClusterSpec:
     name: str
     strategy: Strategy
     nodes: NodeChoice = NodeChoice()
+    resources: BundleResources = BundleResources()
 
     @property
     def pool(self) -> str:
@@ -78,7 +80,7 @@ class BundleRequest:
 
     name: str
     strategy: Strategy
-    bundles: tuple[tuple[tuple[str, int], ...], ...]
+    bundles: tuple[tuple[tuple[str, float], ...], ...]
     selectors: tuple[Selector, ...] = ()
     domain: str | None = None
     prefers: str | None = None
@@ -107,6 +109,7 @@ def plan_cluster(
     node_selector: object = None,
     exclude_nodes: object = None,
     ready_timeout: object = 1.0,
+    bundle_resources: object = None,
 ) -> ClusterSpec:
     """Check the arguments of a ``RayVirtualCluster``.
 
@@ -127,6 +130,9 @@ def plan_cluster(
     if not known_time or not isinstance(ready_timeout, int | float) or not ready_timeout > 0:
         problem = f"{ready_timeout!r} is not a time"
         findings.add("ready_timeout", problem, "give seconds, more than 0")
+    resources = checked_resources(
+        bundle_resources, use_gpus=use_gpus is not False, findings=findings
+    )
     findings.check()
     return ClusterSpec(
         bundle_counts=counts,
@@ -136,6 +142,7 @@ def plan_cluster(
         name=str(name),
         strategy=known,
         nodes=nodes,
+        resources=resources,
     )
 
 
@@ -176,8 +183,16 @@ def reservation_request(spec: ClusterSpec, *, unified: bool, strategy: Strategy)
         unified=unified,
         name=spec.pool,
     )
+    own = spec.resources
+    cpus = request.milli_cpus_per_bundle if own.milli_cpus is None else own.milli_cpus
     return evolve(
-        request, segment_size=spec.nodes.segment_size, labels=spec.nodes.selector, apart=True
+        request,
+        segment_size=spec.nodes.segment_size,
+        labels=spec.nodes.selector,
+        apart=True,
+        milli_cpus_per_bundle=cpus,
+        memory_per_bundle=own.memory,
+        custom_per_bundle=own.custom,
     )
 
 
@@ -209,8 +224,7 @@ def plan_bundles(
         plan: Where the bundles were planned; None leaves that to Ray.
         features: What the installed Ray can be told.
     """
-    cpus = (("CPU", spec.max_colocated_worker_groups),)
-    bundle: tuple[tuple[str, int], ...] = (*cpus, ("GPU", 1)) if spec.use_gpus else cpus
+    bundle = spec.resources.bundle(spec.max_colocated_worker_groups, use_gpus=spec.use_gpus)
     base = f"{spec.name or 'rankplan'}-{run}"
     counts = [count for count in spec.bundle_counts if count]
     if unified:
@@ -303,44 +317,3 @@ def _at_least_one(path: str, given: object, findings: Findings) -> int:
         findings.add(path, f"{given!r} is not a number of 1 or more", "give 1 or more")
         return 1
     return number
-
-
-@frozen(kw_only=True)
-class GpuLedger:
-    """Which groups hold which share of a cluster's GPUs.
-
-    Groups without a share are noted and never refused: CPUs are shared as classes ask for them.
-
-    Attributes:
-        colocated: How many groups the cluster was made for.
-        holders: The share of each group in ten-thousandths of a GPU, as pairs sorted by name.
-    """
-
-    colocated: int
-    holders: tuple[tuple[str, int], ...] = field(default=())
-
-    def with_group(self, name: str, share: int, budget: int) -> "GpuLedger":
-        """The ledger with one more group.
-
-        Raises:
-            PlanError: The shares would add up to more than a GPU.
-        """
-        held = sum(each for _, each in self.holders)
-        if held + share > budget:
-            findings = Findings(f"worker group {name!r}")
-            groups = ", ".join(f"{each!r}" for each, _ in self.holders)
-            findings.fail(
-                "cluster",
-                f"its bundles are shared by at most {self.colocated} groups, and {groups} "
-                f"hold {held / budget:g} of every GPU already",
-                "end one of them, or make the cluster with max_colocated_worker_groups="
-                f"{len(self.holders) + 1}",
-            )
-        return GpuLedger(
-            colocated=self.colocated, holders=tuple(sorted([*self.holders, (name, share)]))
-        )
-
-    def without_group(self, name: str) -> "GpuLedger":
-        """The ledger without a group."""
-        kept: Mapping[str, int] = {each: share for each, share in self.holders if each != name}
-        return GpuLedger(colocated=self.colocated, holders=tuple(sorted(kept.items())))

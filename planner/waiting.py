@@ -2,18 +2,33 @@
 
 A reservation that only has to wait for others is made at once, so that Ray serves it as soon as
 it can; one that can never fit is not made at all. Nodes may still be joining, so the latter is
-looked at a few times before it is an error. Ray tells of freed resources a little late, so a
-reservation that would crowd onto fewer nodes than it could have is looked at again, too.
+looked at a few times, within the time that may be waited, before it is an error. Ray tells of
+freed resources a little late, so a reservation that would crowd onto fewer nodes than it could
+have is looked at again, too.
 """
 
 from collections.abc import Sequence
 
 from attrs import evolve, frozen
 
+from planner.findings import Finding, ResourceInsufficientError
 from planner.requests import GroupRequest
 from planner.reservation import NeverFits, ReservationPlan
 
-__all__ = ["LookAgain", "Reserve", "first_step", "progress_text", "still_waiting"]
+__all__ = [
+    "LookAgain",
+    "Reserve",
+    "first_step",
+    "next_report",
+    "progress_text",
+    "still_waiting",
+]
+
+FIRST_REPORT_SECONDS = 0.25
+"""When a wait says for the first time what it waits for: what is free is there by then."""
+
+PROGRESS_SECONDS = 10.0
+"""How often it says so from then on."""
 
 
 @frozen
@@ -41,7 +56,12 @@ CROWDED_PAUSES = (0.1, 0.2, 0.4, 0.8)
 
 
 def first_step(
-    plan: ReservationPlan, all_free: ReservationPlan, look: int, looks: int
+    plan: ReservationPlan,
+    all_free: ReservationPlan,
+    look: int,
+    looks: int,
+    left: float,
+    unusable: Finding | None = None,
 ) -> Reserve | LookAgain:
     """What to do about a reservation that is not made yet.
 
@@ -50,9 +70,12 @@ def first_step(
         all_free: The same, were everything free.
         look: How many times was looked before.
         looks: How many times may be looked in all before it is given up.
+        left: Seconds that may still be waited.
+        unusable: Why no node at all may be used; None when some may.
 
     Raises:
-        ResourceInsufficientError: It can't fit, and it was looked at often enough.
+        ResourceInsufficientError: It can't fit, and it was looked at often enough, or the next
+            look would come too late.
     """
     if plan.possible:
         now, wanted = len(_nodes(plan)), len(_nodes(all_free))
@@ -62,9 +85,13 @@ def first_step(
             )
             return LookAgain(pause=CROWDED_PAUSES[look], why=why, is_brief=True)
         return Reserve()
-    if look + 1 >= looks:
+    pause = float(2**look)
+    if look + 1 >= looks or pause > left:
+        if unusable is not None:
+            raise ResourceInsufficientError("reservation", [unusable])
         plan.check()
-    return LookAgain(pause=float(2**look), why=_verdicts(plan))
+    why = _verdicts(plan) if unusable is None else f"{unusable.path}: {unusable.problem}"
+    return LookAgain(pause=pause, why=why)
 
 
 def _nodes(plan: ReservationPlan) -> set[str]:
@@ -91,6 +118,16 @@ def still_waiting(request: GroupRequest, ready: Sequence[bool]) -> GroupRequest 
     left = tuple(count for count, there in zip(counts, ready, strict=True) if not there)
     # Segments were decided when it was reserved; the rest of one is no whole segment.
     return evolve(request, bundles_per_node=left, segment_size=None)
+
+
+def next_report(reports: int, left: float) -> float:
+    """Seconds until a wait says what it waits for, or has lasted long enough.
+
+    Args:
+        reports: How many times it has said so.
+        left: Seconds that may still be waited.
+    """
+    return max(0.0, min(PROGRESS_SECONDS if reports else FIRST_REPORT_SECONDS, left))
 
 
 def progress_text(

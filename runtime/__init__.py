@@ -3,13 +3,13 @@
 from planner.findings import PlanError, ResourceInsufficientError
 from runtime.batches import BatchError, Whole
 from runtime.builder import RayWorkerBuilder
-from runtime.call_future import CallFuture, wait_all
+from runtime.call_future import CallFuture
 from runtime.call_results import ResultError
-from runtime.call_sending import HalfSentError
 from runtime.cluster import RayVirtualCluster
 from runtime.connection import init_ray
 from runtime.errors import DeadlineError, ExecutionError, WorkerGroupError
 from runtime.group import RayWorkerGroup
+from runtime.half_sent import HalfSentError
 from runtime.handle import WorkerHandle, actor_of
 from runtime.hardware import observe_hardware
 from runtime.health import InconsistentGroupError
@@ -27,6 +27,7 @@ from runtime.preflight import DifferenceError, PreflightError
 from runtime.recovering import RecoveryError
 from runtime.results import MultiWorkerFuture
 from runtime.streams import CallStream
+from runtime.together import wait_all, wait_all_async
 
 __all__ = [
     "ACTOR_ENVIRONMENT_REGISTRY",
@@ -62,5 +63,6 @@ __all__ = [
     "read_inventory",
     "remove_leftovers",
     "wait_all",
+    "wait_all_async",
     "write_inventory",
 ]

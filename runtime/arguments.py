@@ -1,18 +1,26 @@
 """Arguments of a worker group checked by their types: every finding at once, nothing started."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+
+from attrs import evolve
 
 from planner.environment import EnvironmentPolicy
 from planner.findings import Findings
+from planner.group import GroupArguments, GroupSpec, gpu_share_of
+from planner.group_places import PlaceArguments
 from planner.recovery import FailurePolicy
 from planner.whole_numbers import whole_number
 from runtime.backend import Cluster
 from runtime.builder import RayWorkerBuilder
+from runtime.preflight import Checks
+from runtime.ray_backend import RAY
+from runtime.starting import Ground, StartRequest
 
-__all__ = ["check_group_arguments", "check_seconds", "common_arguments"]
+__all__ = ["check_end_arguments", "check_group_arguments", "common_arguments", "start_request"]
 
 
 def check_group_arguments(
+    findings: Findings,
     *,
     cluster: object,
     builder: object,
@@ -24,12 +32,7 @@ def check_group_arguments(
     failure_policy: object,
     max_calls_in_flight: object,
 ) -> None:
-    """Check what the planner does not see of a new group's arguments.
-
-    Raises:
-        PlanError: Something is wrong; all of it is in the error.
-    """
-    findings = Findings("worker group")
+    """Record what is wrong about the arguments of a new group that the planner does not see."""
     for path, value, kind, wanted in (
         ("cluster", cluster, Cluster, "RayVirtualCluster"),
         ("remote_worker_builder", builder, RayWorkerBuilder, "RayWorkerBuilder"),
@@ -59,19 +62,80 @@ def check_group_arguments(
             f"{max_calls_in_flight!r} is not a number of calls",
             "give a whole number, 1 or more",
         )
-    findings.check()
 
 
-def check_seconds(subject: str, path: str, seconds: object) -> None:
-    """Check a time to wait.
+def start_request(
+    cluster: object,
+    builder: object,
+    *,
+    workers_per_node: object,
+    bundle_indices_list: object,
+    name_prefix: object,
+    mesh: object,
+    gpu_visibility: object,
+    env_vars: object,
+    force_env_vars: object,
+    policy: object,
+    asynchronous: bool | None,
+    start_timeout: float,
+    places: PlaceArguments,
+    checks: Checks,
+    claim: Callable[[GroupSpec], None],
+) -> StartRequest:
+    """A new group as it is started, with what does no harm where an argument's type is wrong.
 
-    Raises:
-        PlanError: It is not a number of 0 or more.
+    What is wrong about types is told by ``check_group_arguments``: this makes it possible to
+    check the rest together with it. Nothing is reserved before all of it is good.
     """
-    findings = Findings(subject)
-    if seconds != 0 or isinstance(seconds, bool):
-        _check_seconds(path, seconds, findings)
-    findings.check()
+    known = cluster if isinstance(cluster, Cluster) and not isinstance(cluster, type) else None
+    made = builder if isinstance(builder, RayWorkerBuilder) else None
+    good_policy = EnvironmentPolicy()
+    if isinstance(policy, EnvironmentPolicy) and not _wrong_patterns(policy):
+        good_policy = policy
+    arguments = GroupArguments(
+        worker_class="unknown.Worker" if made is None else made.ray_actor_class_fqn,
+        name_prefix=name_prefix,
+        mesh=mesh,
+        gpu_visibility=gpu_visibility,
+        places=places,
+    )
+    if known is not None:
+        arguments = evolve(
+            arguments,
+            bundle_counts=known.bundle_counts,
+            workers_per_node=workers_per_node,
+            bundle_indices_list=bundle_indices_list,
+            gpu_share=gpu_share_of(
+                use_gpus=known.use_gpus, colocated=known.max_colocated_worker_groups
+            ),
+        )
+
+    def ground() -> Ground:
+        groups = () if known is None else tuple(known.get_placement_groups())
+        return Ground(groups=groups, topology=getattr(known, "places", ()))
+
+    return StartRequest(
+        backend=RAY if known is None else known.backend,
+        constructor=((), {}) if made is None else (made.args, made.kwargs),
+        ground=ground,
+        arguments=arguments,
+        claim=claim,
+        env_vars=dict(env_vars) if isinstance(env_vars, Mapping) else {},
+        force_env_vars=dict(force_env_vars) if isinstance(force_env_vars, Mapping) else {},
+        policy=good_policy,
+        asynchronous=asynchronous,
+        start_timeout=start_timeout,
+        num_gpus_per_node=0 if known is None else known.num_gpus_per_node,
+        checks=checks,
+    )
+
+
+def check_end_arguments(timeout: object, force: object, findings: Findings) -> None:
+    """Record what is wrong about how a group shall be ended."""
+    if timeout is not None and (timeout != 0 or isinstance(timeout, bool)):
+        _check_seconds("timeout", timeout, findings)
+    if not isinstance(force, bool):
+        findings.add("force", f"{force!r} is not a truth value", "give True or False")
 
 
 def _check_seconds(path: str, seconds: object, findings: Findings) -> None:
@@ -87,15 +151,22 @@ def _check_policy(policy: object, findings: Findings) -> None:
             "give an EnvironmentPolicy, or None",
         )
         return
+    for name, patterns in _wrong_patterns(policy).items():
+        findings.add(
+            f"environment_policy.{name}",
+            f"{patterns!r} is not a tuple of patterns",
+            "give a tuple, as in ('NCCL_*',)",
+        )
+
+
+def _wrong_patterns(policy: EnvironmentPolicy) -> dict[str, object]:
     given: dict[str, object] = {"inherit": policy.inherit, "credentials": policy.credentials}
-    for name, patterns in given.items():
-        good = isinstance(patterns, list | tuple) and all(isinstance(p, str) for p in patterns)
-        if not good:
-            findings.add(
-                f"environment_policy.{name}",
-                f"{patterns!r} is not a tuple of patterns",
-                "give a tuple, as in ('NCCL_*',)",
-            )
+    return {
+        name: patterns
+        for name, patterns in given.items()
+        if not isinstance(patterns, list | tuple)
+        or not all(isinstance(each, str) for each in patterns)
+    }
 
 
 def common_arguments(

@@ -10,11 +10,20 @@ from typing import Any, Protocol, runtime_checkable
 from attrs import frozen
 
 from planner.class_source import ClassFacts
+from planner.gpu_ledger import BundleShare
 from planner.group import GroupSpec, HostRequest
 from planner.interpreter import Interpreter
 from planner.inventory import BundleFacts
 
-__all__ = ["Actor", "Backend", "Cluster", "OutOfTimeError", "Reference", "WordsOfDeath"]
+__all__ = [
+    "Actor",
+    "Backend",
+    "Cluster",
+    "Looked",
+    "OutOfTimeError",
+    "Reference",
+    "WordsOfDeath",
+]
 
 Actor = Any
 """A host actor: ``actor.call.remote(...)`` and ``.options(...)``, as Ray's handles have them."""
@@ -38,7 +47,20 @@ class WordsOfDeath:
     preempted: bool = False
 
 
-class OutOfTimeError(Exception):
+@frozen
+class Looked:
+    """What is known of calls that have answered, without fetching what is large.
+
+    Attributes:
+        values: The values that are here.
+        errors: What stands in the place of a value.
+    """
+
+    values: Mapping[Reference, Any]
+    errors: Mapping[Reference, BaseException]
+
+
+class OutOfTimeError(TimeoutError):
     """A wait took longer than it was allowed to."""
 
 
@@ -54,6 +76,9 @@ class Backend(Protocol):
 
     def pause(self, seconds: float) -> None:
         """Let time pass."""
+
+    async def rest(self, seconds: float) -> None:
+        """Let time pass; the other tasks of the event loop go on."""
 
     def start_host(self, request: HostRequest, group: Any) -> Actor:
         """Submit one host actor; returns at once."""
@@ -104,6 +129,12 @@ class Backend(Protocol):
 
         Raises:
             OutOfTimeError: Not all were there in time.
+        """
+
+    def look(self, references: Sequence[Reference]) -> Looked:
+        """The errors of some that are ready, and those of their values that are here already.
+
+        A value that is somewhere else, or in the store, is left there: it is in neither.
         """
 
     def cancel(self, reference: Reference) -> None:
@@ -166,11 +197,15 @@ class Cluster(Protocol):
     def num_gpus_per_node(self) -> int:
         """How many GPUs a node has."""
 
+    @property
+    def bundle_counts(self) -> tuple[int, ...]:
+        """How many bundles each placement group has, or will have; reserves nothing."""
+
     def get_placement_groups(self) -> list[Any]:
         """The placement groups, reserved now when they are not yet."""
 
-    def claim(self, group: str, share: int) -> str:
-        """Note that a group uses a share of every GPU; gives the name to release it by."""
+    def claim(self, group: str, shares: Sequence[BundleShare]) -> str:
+        """Note what a group takes of the GPUs; gives the name to release it by."""
 
     def release(self, group: str) -> None:
         """Note that a group has ended."""

@@ -69,27 +69,39 @@ def compact(value: Any) -> Any:
     fields = fields_of(value)
     if fields is not None:
         return with_fields(value, {name: compact(each) for name, each in fields.items()})
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(value, torch.Tensor) and value.layout is torch.strided:
-        whole = value.untyped_storage().nbytes()
-        return value.clone() if whole > value.numel() * value.element_size() else value
-    if type(value) in {list, tuple} and value and is_tensor(value[0]):
+    if is_tensordict(value):
+        return value.apply(_without_rest)
+    if is_tensor(value):
+        return _without_rest(value)
+    if type(value) in {list, tuple} and value and (is_tensor(value[0]) or is_tensordict(value[0])):
         return type(value)(compact(each) for each in value)
     return value
+
+
+def _without_rest(tensor: Any) -> Any:
+    torch = sys.modules["torch"]
+    held = tensor.values() if tensor.layout is torch.jagged else tensor
+    if held.is_nested or held.layout is not torch.strided:
+        return tensor
+    whole = held.untyped_storage().nbytes()
+    return tensor.clone() if whole > held.numel() * held.element_size() else tensor
 
 
 def pack(value: Any) -> Any:
     """The value with its tensors in a form that is serialised without copying them.
 
     Reading it gives the tensors back: plain ones on the CPU, without gradients, in dictionaries,
-    lists and tuples. Others stay as they are.
+    lists and tuples. Others are copied out of a larger storage, and are serialised as usual.
     """
     torch = sys.modules.get("torch")
     if torch is None:
         return value
     if type(value) is torch.Tensor:
         plain = value.layout is torch.strided and value.device.type == "cpu"
-        return _Packed(value) if plain and not value.requires_grad else value
+        plain = plain and not value.is_nested and not value.requires_grad
+        return _Packed(value) if plain else compact(value)
+    if is_tensordict(value):
+        return compact(value)
     if type(value) is dict:
         return {key: pack(each) for key, each in value.items()}
     if type(value) in {list, tuple} and len(value) <= _LISTED:
@@ -125,13 +137,20 @@ def _unpacked(array: Any, dtype: str) -> Any:
 def _leaf_row_bytes(value: Any) -> int | list[int] | None:
     if is_array(value) and not value.dtype.hasobject and value.ndim:
         return int(value.nbytes // max(1, value.shape[0]))
-    if ((is_tensor(value) and not value.is_nested) or is_tensordict(value)) and leaf_rows(value):
-        size = value.nbytes if is_tensor(value) else value.bytes()
-        return int(size // max(1, leaf_rows(value) or 0))
+    if (is_tensor(value) or is_tensordict(value)) and leaf_rows(value):
+        size = _tensor_bytes(value) if is_tensor(value) else value.bytes()
+        return None if size is None else int(size // max(1, leaf_rows(value) or 0))
     if isinstance(value, list | tuple) and len(value) <= _LISTED:
         sizes = [_entry_bytes(each) for each in value]
         return None if None in sizes else [size or 0 for size in sizes]
     return 0 if leaf_rows(value) in {None, 0} else None
+
+
+def _tensor_bytes(tensor: Any) -> int | None:
+    """Its bytes; None for a sparse one, which has no such number, and for rows of own lengths."""
+    if tensor.is_nested or tensor.layout is not sys.modules["torch"].strided:
+        return None
+    return int(tensor.nbytes)
 
 
 def _entry_bytes(entry: Any) -> int | None:
@@ -139,8 +158,10 @@ def _entry_bytes(entry: Any) -> int | None:
         return 8
     if isinstance(entry, str | bytes | bytearray):
         return 8 + len(entry)
-    if (is_array(entry) and not entry.dtype.hasobject) or is_tensor(entry):
+    if is_array(entry) and not entry.dtype.hasobject:
         return 64 + int(entry.nbytes)
+    if is_tensor(entry) and (size := _tensor_bytes(entry)) is not None:
+        return 64 + size
     if type(entry) in {list, tuple} and (not entry or isinstance(entry[0], int | float)):
         return 16 + 8 * len(entry)
     return None

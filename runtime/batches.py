@@ -8,6 +8,7 @@ The module travels to the workers by value, so it imports the standard library o
 torch are used where a batch brings them. What a batch costs to send is in runtime/batch_bytes.py.
 """
 
+import contextlib
 import copy
 import sys
 from collections.abc import Mapping, MutableMapping, Sequence
@@ -20,6 +21,7 @@ __all__ = [
     "Whole",
     "assemble",
     "column",
+    "columns_of",
     "fields_of",
     "is_array",
     "is_tensor",
@@ -131,13 +133,11 @@ def take(
         )
     if leaf_rows(batch) is None:
         return batch
-    real = _taken(batch, rows)
+    real = _picked(batch, rows, path)
     if not repeats:
         return real
-    padding = _taken(batch, list(repeats))
-    if pads and path in pads:
-        padding = _filled(padding, pads[path])
-    return join([real, padding])
+    padding = _picked(batch, list(repeats), path)
+    return join([real, _filled(padding, pads or {}, path)], path)
 
 
 def join(parts: Sequence[Any], path: str = "") -> Any:
@@ -182,23 +182,37 @@ def assemble(
         parts: The parts.
 
     Raises:
-        BatchError: The parts do not fit, or have another number of rows.
+        BatchError: The parts do not fit, have another number of rows, or lack a field of ``pads``.
     """
     joined = join(parts)
-    rows = row_count(joined)
-    if order is None and rows != real:
-        raise BatchError("", f"the parts have {rows} rows, not {real}", "return one row per row")
+    rows, wanted = row_count(joined), real if order is None else max(order, default=-1) + 1
+    if rows != wanted:
+        raise BatchError("", f"the parts have {rows} rows, not {wanted}", "return one row per row")
     if order is None:
         return joined
+    for name in pads or {} if order[real:] else {}:
+        found: Any = joined
+        for key in name.split(".") if name else []:
+            found = (columns_of(found) or {}).get(key)
+        if found is None:
+            raise BatchError(name, "padding has a rule for it, and it is not there", "name a field")
     return take(joined, order[:real], order[real:], pads)
 
 
 def column(batch: object, name: str) -> Any:
-    """One field of a batch as a sequence of numbers or labels; None when there is none."""
-    found: Any = (fields_of(batch) or {}).get(name)
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(found, torch.Tensor):
-        return found.detach().cpu().numpy()
+    """One field of a batch, a TensorDict's too; None when there is none."""
+    return (columns_of(batch) or {}).get(name)
+
+
+def columns_of(batch: Any) -> dict[Any, Any] | None:
+    """The fields that can be read one by one: those of a TensorDict too."""
+    if not is_tensordict(batch):
+        return fields_of(batch)
+    found = {}
+    for name in batch.keys():  # noqa: SIM118  # without it come the rows
+        # A stack that is not dense has no one tensor for a field.
+        with contextlib.suppress(RuntimeError):
+            found[name] = batch.get(name)
     return found
 
 
@@ -257,9 +271,23 @@ def leaf_rows(value: Any) -> int | None:
         return value.__rankplan_rows__()
     if is_tensordict(value):
         return int(value.batch_size[0]) if len(value.batch_size) else None
-    if is_array(value) or is_tensor(value):
-        return int(value.shape[0]) if value.ndim else None
+    if is_tensor(value):
+        return int(value.size(0)) if value.ndim else None
+    if is_array(value):
+        return len(value) if value.ndim else None
     return len(value) if isinstance(value, list | tuple) else None
+
+
+def _picked(value: Any, rows: Rows, path: str) -> Any:
+    try:
+        return _taken(value, rows)
+    except (NotImplementedError, RuntimeError) as error:
+        if not is_tensor(value):
+            raise
+        kind = str(value.layout).removeprefix("torch.")
+        raise BatchError(
+            path, f"torch takes no rows out of this {kind} tensor", "give a dense tensor"
+        ) from error
 
 
 def _taken(value: Any, rows: Rows) -> Any:
@@ -278,8 +306,9 @@ def _taken(value: Any, rows: Rows) -> Any:
 def _nested(like: Any, tensors: Sequence[Any]) -> Any:
     import torch
 
-    if not tensors:
-        raise BatchError("", "a nested tensor can't be empty", "use fewer slices, or a list")
+    if not tensors and like.layout is torch.jagged:
+        # Values without their rows, and one offset, 0: the length of no row at all.
+        return torch.nested.nested_tensor_from_jagged(like.values()[:0], like.offsets()[:1])
     return torch.nested.as_nested_tensor(list(tensors), layout=like.layout)
 
 
@@ -334,7 +363,15 @@ def _agreed(parts: Sequence[Any], path: str) -> Any:
     return first
 
 
-def _filled(padding: Any, number: float) -> Any:
+def _filled(padding: Any, pads: Mapping[str, float], path: str) -> Any:
+    """Padding with the number of its field, where it has one."""
+    if is_tensordict(padding):
+        for name, value in (columns_of(padding) or {}).items():
+            padding.set(name, _filled(value, pads, _under(path, name)))
+        return padding
+    if path not in pads:
+        return padding
+    number = pads[path]
     if isinstance(padding, list | tuple):
         return type(padding)([_filled_row(row, number) for row in padding])
     if is_array(padding) or is_tensor(padding):

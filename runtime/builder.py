@@ -6,11 +6,12 @@ from concurrent.futures import Future
 
 from ray.util.placement_group import PlacementGroup
 
+from planner.class_name import check_class_name
 from planner.findings import Findings
 from planner.group import FULL_GPU, GroupArguments
 from runtime.handle import WorkerHandle
 from runtime.ray_backend import RAY
-from runtime.starting import StartRequest, start_group
+from runtime.starting import Ground, StartRequest, start_group
 
 __all__ = ["RayWorkerBuilder"]
 
@@ -65,7 +66,7 @@ class RayWorkerBuilder:
             StartRequest(
                 backend=RAY,
                 constructor=(self.args, self.kwargs),
-                groups=(placement_group,),
+                ground=lambda: Ground(groups=(placement_group,)),
                 arguments=GroupArguments(
                     worker_class=self.ray_actor_class_fqn,
                     bundle_counts=(placement_group.bundle_count,),
@@ -159,17 +160,5 @@ def _check_class_name(name: object) -> None:
     if isinstance(given, type):
         problem = f"{given.__name__} is a class, not the full name of one"
         findings.fail("ray_actor_class_fqn", problem, _name_to_give(given))
-    parts = name.split(".") if isinstance(name, str) else []
-    if len(parts) < 2 or not all(part.isidentifier() for part in parts):
-        findings.add(
-            "ray_actor_class_fqn",
-            f"{name!r} is not the full name of a class",
-            "give 'package.module.Class'",
-        )
-    elif parts[0] == "__main__":
-        findings.add(
-            "ray_actor_class_fqn",
-            f"{name!r} is in the driver's script, which workers cannot import",
-            "move the class to a module of its own",
-        )
+    check_class_name("ray_actor_class_fqn", name, findings)
     findings.check()

@@ -4,6 +4,7 @@ The roles of the arguments come from the worker's class or from the call; the pl
 everything is checked before the first message leaves.
 """
 
+import math
 from collections.abc import (
     AsyncIterator,
     Callable,
@@ -17,18 +18,19 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
 from attrs import evolve
 
-from planner.binding import Bound, bind
+from planner.binding import Bound, bind, check_roles_named, check_row_facts
 from planner.call import plan_call
 from planner.call_requests import CallPlan, CallRequest
 from planner.findings import Findings
 from planner.mesh import NamedSharding
 from planner.roles import Declaration, Reduce, Result, Role, Shard, declaration_of
 from planner.signatures import Method, MethodKind, nearest
+from planner.whole_numbers import whole_number
 from runtime.backend import Backend
 from runtime.call_arguments import RowFacts, facts_of
 from runtime.call_future import CallFuture
 from runtime.call_results import Fold
-from runtime.call_sending import CallOptions, CallState, Prepared, Target, send
+from runtime.call_sending import CallOptions, CallState, Prepared, Target, check, send
 from runtime.remote_batches import RemoteBatch, Tools
 from runtime.streams import CallStream
 
@@ -38,6 +40,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _PLANS_KEPT = 512
+
+_BUFFERS = "give 1 or more, or math.inf for no limit"
 
 
 class Calls:
@@ -102,7 +106,9 @@ class Calls:
         Raises:
             PlanError: The call can't be made.
         """
-        return self._prepare(method, args, kwargs).plan
+        prepared = self._prepare(method, args, kwargs)
+        check(self._target, self._options, prepared)
+        return prepared.plan
 
     def using(
         self,
@@ -115,7 +121,7 @@ class Calls:
         weights: Mapping[str, Any] | None = None,
         groups: Mapping[str, Any] | None = None,
         timed: bool | None = None,
-        buffer: int | None = None,
+        buffer: float | None = None,
         timeout: float | None = None,
     ) -> "CallView":
         """The same calls made in another way; what is not given stays as it is.
@@ -129,7 +135,8 @@ class Calls:
             weights: A weight for each row of an argument, by the argument's name.
             groups: A label for each row of an argument, by the argument's name.
             timed: Whether workers report when they began and ended.
-            buffer: How many values a worker's stream may be ahead of its consumer.
+            buffer: How many values a worker's stream may be ahead of its consumer; 16 unless
+                given, ``math.inf`` for no limit.
             timeout: Seconds that a wait for the answers may take.
 
         Raises:
@@ -139,10 +146,14 @@ class Calls:
         meshes = self._target._call_state.meshes
         if mesh is not None and mesh not in meshes:
             findings.add("mesh", f"there is no mesh {mesh!r}", nearest(mesh, meshes))
-        if buffer is not None and buffer < 1:
-            findings.add("buffer", f"{buffer} values hold nothing", "give 1 or more")
+        if buffer is not None and buffer != math.inf and whole_number(buffer) is None:
+            findings.add("buffer", f"{buffer!r} is not a number of values", _BUFFERS)
+        elif buffer is not None and buffer < 1:
+            findings.add("buffer", f"{buffer} values hold nothing", _BUFFERS)
         if timeout is not None and timeout <= 0:
             findings.add("timeout", f"{timeout} is not a time", "give seconds, more than 0")
+        if isinstance(returns, type) and issubclass(returns, Result):
+            findings.add("returns", f"{returns!r} is a class", f"give {returns.__name__}(...)")
         findings.check()
         old = self._options
         fold = returns if callable(returns) else None
@@ -161,6 +172,8 @@ class Calls:
             "timeout": timeout,
         }
         given = {name: value for name, value in changes.items() if value is not None}
+        if returns is not None:
+            given["fold"] = fold
         return CallView(self._target, evolve(old, **given))
 
     def add_mesh(self, name: str, mesh: NamedSharding) -> None:
@@ -245,8 +258,11 @@ class Calls:
         roles = self._roles(bound)
         findings = self._target._sender.findings(bound.method.name)
         known, backend = dict(roles.arguments), self._target.backend
+        rows = self._options.rows
+        check_row_facts("weights", rows.weights, known, values, findings)
+        check_row_facts("groups", rows.groups, known, values, findings)
         facts = tuple(
-            facts_of(backend, name, value, known.get(name), self._options.rows, findings)
+            facts_of(backend, name, value, known.get(name), rows, findings)
             for name, value in values.items()
         )
         findings.check()
@@ -257,8 +273,14 @@ class Calls:
             roles=roles,
             arguments=facts,
             streams=bound.method.kind.streams,
+            folds=self._options.fold is not None,
         )
-        return Prepared(bound=bound, values=values, plan=self._plan(request))
+        plan = self._plan(request)
+        filled = [each.name for each in plan.arguments if each.name not in values]
+        if filled:
+            bound = evolve(bound, names=(*bound.names, *filled))
+            values = {**values, **dict.fromkeys(filled)}
+        return Prepared(bound=bound, values=values, plan=plan)
 
     def _prepare_batch(self, method: Any, argument: str, batch: Any) -> Prepared:
         """One argument of a call, planned without the others."""
@@ -317,18 +339,17 @@ class Calls:
             declared = Declaration()
             if method.declared:
                 declared = declaration_of(method.declared, findings)
+            names = [name for name, _ in declared.arguments]
+            check_roles_named(method, names, bound.names, "@dispatch({}=...)", findings)
+            findings.check()
             state.roles[method.name] = declared
         given = options.roles or options.returns or options.free is not None
         if not given and options.dummy_calls is None:
             return declared
         roles = {**dict(declared.arguments), **options.roles}
-        unknown = [name for name in options.roles if name not in bound.names]
-        if unknown:
-            self._target._sender.findings(method.name).fail(
-                f"roles[{unknown[0]!r}]",
-                "the call has no such argument",
-                nearest(unknown[0], bound.names),
-            )
+        findings = self._target._sender.findings(method.name)
+        check_roles_named(method, options.roles, bound.names, "roles[{!r}]", findings)
+        findings.check()
         dummy = declared.dummy_calls if options.dummy_calls is None else options.dummy_calls
         return Declaration(
             arguments=tuple(sorted(roles.items(), key=lambda named: named[0])),

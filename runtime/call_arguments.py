@@ -7,19 +7,21 @@ import numpy as np
 from attrs import field, frozen
 
 from planner.call_requests import ArgumentFacts, ArgumentPlan, Given, Payload, Route
-from planner.findings import Findings
+from planner.findings import Findings, PlanError
 from planner.indices import Indices
-from planner.roles import PerRank, Role, Shard
+from planner.roles import MicroBatches, PerRank, Role, Shard
 from planner.slice_policies import Constant
 from planner.slicing import SlicePlan, slice_rows
 from runtime.backend import Backend
 from runtime.batch_bytes import compact, row_bytes
-from runtime.batches import BatchError, Rows, column, row_count, take
+from runtime.batch_fields import field_facts
+from runtime.batches import BatchError, Rows, column, is_tensor, row_count, take
 from runtime.payloads import payload_size
 from runtime.remote_batches import RemoteBatch
 
 __all__ = ["RowFacts", "facts_of", "numbers_of_pads", "payload_values", "rows_of", "ship_payloads"]
 
+_ONE_EACH = "give one whole number for each row; scale and round a cost that is not whole"
 _EXACT_FROM = 16 * 1024
 """Below that many bytes sizes are rounded up, so that calls with small arguments share plans."""
 
@@ -50,19 +52,34 @@ def facts_of(
             held=value.slices,
             is_cut=value.is_cut,
             weights=_numbers(f"weights[{name!r}]", given.weights.get(name), findings),
-            groups=_labels(given.groups.get(name)),
+            groups=_labels(f"groups[{name!r}]", given.groups.get(name), findings),
         )
     if backend.is_reference(value):
         return ArgumentFacts(name=name, kind=kind, given=Given.REFERENCE)
     if isinstance(role, PerRank):
         count = len(value) if isinstance(value, Sequence) and not isinstance(value, str) else None
-        return ArgumentFacts(name=name, kind=kind, count=count)
+        sizes = None if count is None else value_sizes(backend, value)
+        return ArgumentFacts(name=name, kind=kind, count=count, row_bytes=sizes)
     if isinstance(role, Shard):
         return _batch_facts(backend, name, value, role, given, findings)
     size = payload_size(value)
     if size is not None and size < _EXACT_FROM:
-        size = 1 << max(4, (size - 1).bit_length())
+        size = _rounded(size)
     return ArgumentFacts(name=name, kind=kind, size=size)
+
+
+def value_sizes(backend: Backend, values: Sequence[Any]) -> Indices | None:
+    """About how many bytes each value has; one number where all are small, None if unknown."""
+    sizes = [0 if backend.is_reference(each) else payload_size(each) for each in values]
+    known = [each for each in sizes if each is not None]
+    if not known or len(known) < len(sizes):
+        return None
+    largest = max(known)
+    return Indices.of([_rounded(largest)] if largest < _EXACT_FROM else known)
+
+
+def _rounded(size: int) -> int:
+    return 1 << max(4, (size - 1).bit_length())
 
 
 def _batch_facts(
@@ -70,7 +87,14 @@ def _batch_facts(
 ) -> ArgumentFacts:
     kind = type(value).__name__
     if isinstance(value, list | tuple) and value and all(map(backend.is_reference, value)):
-        return ArgumentFacts(name=name, kind=kind, given=Given.REFERENCES, count=len(value))
+        return ArgumentFacts(
+            name=name,
+            kind=kind,
+            given=Given.REFERENCES,
+            count=len(value),
+            weights=_numbers(f"weights[{name!r}]", given.weights.get(name), findings),
+            groups=_labels(f"groups[{name!r}]", given.groups.get(name), findings),
+        )
     try:
         rows = row_count(value)
     except BatchError as error:
@@ -94,36 +118,62 @@ def _batch_facts(
         rows=rows,
         row_bytes=None if size is None else Indices.of(size if isinstance(size, list) else [size]),
         weights=_numbers(f"{name}.{role.weights or 'weights'}", weights, findings),
-        groups=_labels(labels),
+        groups=_labels(f"{name}.{role.groups or 'groups'}", labels, findings),
+        fields=field_facts(value) if role.pads else None,
     )
 
 
 def _numbers(path: str, given: Any, findings: Findings) -> Indices | None:
     if given is None:
         return None
-    array = np.asarray(given)
+    try:
+        array = np.asarray(_plain(given))
+    except (RuntimeError, TypeError, ValueError):
+        findings.add(path, f"{type(given).__name__} of unlike entries", _ONE_EACH)
+        return None
+    if array.dtype.kind == "f" and array.ndim == 1 and not np.all(np.isfinite(array)):
+        row = int(np.flatnonzero(~np.isfinite(array))[0])
+        findings.add(path, f"row {row} ({array[row]}) is not finite", _ONE_EACH)
+        return None
     whole = array.ndim == 1 and (
         array.dtype.kind in "iu"
         or not array.size
         or (array.dtype.kind == "f" and bool(np.all(array == np.floor(array))))
     )
     if not whole:
-        findings.add(
-            path,
-            f"an array of {array.dtype} and shape {array.shape}",
-            "give one whole number for each row; scale and round a cost that is not whole",
-        )
+        findings.add(path, f"an array of {array.dtype} and shape {array.shape}", _ONE_EACH)
+        return None
+    if array.size and float(np.max(np.abs(array.astype(np.float64)))) >= 2.0**63:
+        findings.add(path, "a number is beyond 2 ** 63", "give them in a larger unit")
         return None
     return Indices.of(array.astype(np.int64))
 
 
-def _labels(given: Any) -> Indices | None:
+def _labels(path: str, given: Any, findings: Findings) -> Indices | None:
     if given is None:
         return None
     labels: dict[object, int] = {}
-    return Indices.of(
-        [labels.setdefault(label, len(labels)) for label in np.asarray(given).tolist()]
-    )
+    try:
+        plain = _plain(given)
+        listed = plain.tolist() if isinstance(plain, np.ndarray) else list(plain)
+        return Indices.of([labels.setdefault(label, len(labels)) for label in listed])
+    except (RuntimeError, TypeError, ValueError) as error:
+        findings.add(
+            path,
+            f"{type(given).__name__} has no label for each row ({error})",
+            "give one whole number, text or tuple of these for each row",
+        )
+        return None
+
+
+def _plain(given: Any) -> Any:
+    """Numbers that numpy reads, where they are a tensor's."""
+    if not is_tensor(given):
+        return given
+    tensor = given.detach().cpu()
+    # numpy has no type for some of torch's small ones; single precision holds all of theirs.
+    small = tensor.is_floating_point() and tensor.element_size() < 4
+    return (tensor.float() if small else tensor).numpy()
 
 
 def rows_of(plan: SlicePlan, index: int) -> tuple[Rows, list[int]]:
@@ -139,7 +189,14 @@ def numbers_of_pads(plan: SlicePlan) -> dict[str, float]:
 
 
 def payload_values(argument: ArgumentPlan, value: Any) -> list[Any]:
-    """The values of an argument's payloads, views where they can be; nothing is sent yet."""
+    """The values of an argument's payloads, views where they can be; nothing is sent yet.
+
+    Raises:
+        PlanError: The batch can't be cut.
+    """
+    if isinstance(argument.role, MicroBatches):
+        sizes = argument.slices.micro_batches if argument.slices else ()
+        return [list(each) for each in sizes or ((),) * len(argument.payloads)]
     if isinstance(argument.role, PerRank):
         return list(value)
     if not isinstance(argument.role, Shard):
@@ -147,10 +204,16 @@ def payload_values(argument: ArgumentPlan, value: Any) -> list[Any]:
     if argument.slices is None:
         return list(value)
     pads = numbers_of_pads(argument.slices)
-    return [
-        take(value, *rows_of(argument.slices, index), pads)
-        for index in range(argument.slices.slices)
-    ]
+    try:
+        return [
+            take(value, *rows_of(argument.slices, index), pads)
+            for index in range(argument.slices.slices)
+        ]
+    except BatchError as error:
+        path = f"{argument.name}.{error.path}" if error.path else argument.name
+        found = Findings(f"argument {argument.name!r}")
+        found.add(path, error.problem, error.remedy)
+        raise PlanError(found.subject, found.found) from error
 
 
 def ship_payloads(

@@ -1,11 +1,11 @@
 """The answers of one call: waited for, in any order, with names and times."""
 
 import logging
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any, Generic, TypeVar
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from planner.call_requests import CallPlan
 from planner.findings import Findings
@@ -13,11 +13,12 @@ from planner.outcomes import RankIdentity, ranks_text
 from runtime.backend import Actor, Backend, Reference
 from runtime.call_results import Fold, combine
 from runtime.errors import WorkerGroupError
-from runtime.gather import Gathered, error_of, gather
+from runtime.gather import Behind, Gathered, gather, late_error_of
 from runtime.remote_batches import RemoteBatch
-from runtime.streams import Answer, Running, answers, polled
+from runtime.streams import Answer, Running, answers
+from runtime.watching import Watch
 
-__all__ = ["CallFuture", "Outcome", "Sent", "Standing", "Timings", "wait_all"]
+__all__ = ["CallFuture", "Outcome", "Sent", "Standing", "Timings"]
 
 R = TypeVar("R")
 
@@ -83,7 +84,7 @@ class Sent:
         clocks: Per rank, its times; empty unless they were asked for.
         fold: The function that reduces the results.
         timeout: Seconds that a wait may take where it says nothing else.
-        earlier: The calls before it on the same group, as far as anyone still holds them.
+        behind: Says which pending ranks have not begun, because an earlier call holds them.
     """
 
     plan: CallPlan
@@ -94,7 +95,7 @@ class Sent:
     clocks: Mapping[int, Reference] = field(factory=dict)
     fold: Fold | None = None
     timeout: float | None = None
-    earlier: Callable[[], Sequence["CallFuture[Any]"]] = tuple
+    behind: Behind = lambda _: ()
 
     @property
     def subject(self) -> str:
@@ -115,6 +116,7 @@ class CallFuture(Generic[R]):
     def __init__(self, sent: Sent) -> None:
         self._sent = sent
         self._values: Mapping[int, Any] | None = None
+        self._kept: dict[int, Any] = {}
 
     @property
     def plan(self) -> CallPlan:
@@ -177,18 +179,22 @@ class CallFuture(Generic[R]):
 
     def outcomes(self) -> dict[int, Outcome]:
         """How every rank stands now."""
-        backend, told = self._sent.backend, {}
-        missing = set(self.pending())
-        for rank, reference in self._sent.references.items():
-            standing, error = Standing.MISSING, None
-            if rank not in missing:
-                standing = Standing.RETURNED
-                try:
-                    backend.get([reference], None)
-                except Exception as raised:  # noqa: BLE001  # any type: it is the user's
-                    standing, error = Standing.FAILED, backend.cause_of(raised)
-            told[rank] = Outcome(rank=rank, standing=standing, error=error)
-        return told
+        watch = self._watch()
+        while watch.left and watch.look(0.0):
+            pass
+        self._kept.update(watch.values)
+        standings = {
+            **dict.fromkeys(watch.left.values(), Standing.MISSING),
+            **dict.fromkeys(watch.errors, Standing.FAILED),
+        }
+        return {
+            rank: Outcome(
+                rank=rank,
+                standing=standings.get(rank, Standing.RETURNED),
+                error=watch.errors.get(rank),
+            )
+            for rank in self._sent.references
+        }
 
     def timings(self, timeout: float | None = None) -> Timings:
         """When each rank ran.
@@ -217,8 +223,14 @@ class CallFuture(Generic[R]):
         return answers(self._running(), self._limit(timeout))
 
     def __await__(self) -> Generator[Any, None, R]:
-        yield from polled(self.done, self._limit(None)).__await__()
-        return self.result(None if self.done() else 0.0)
+        if self._values is None:
+            watch = self._watch()
+            waiting = watch.until_over_async(self._limit(None), self._tell)
+            gathered = yield from waiting.__await__()
+            self._kept.update(watch.values)
+            if not gathered.is_complete:
+                raise self._error(gathered)
+        return self.result()
 
     def __repr__(self) -> str:
         missing = self.pending()
@@ -243,94 +255,24 @@ class CallFuture(Generic[R]):
 
     def _wait(self, timeout: float | None) -> Mapping[int, Any]:
         if self._values is None:
-            sent = self._sent
-            gathered = gather(
-                sent.backend, sent.references, self._limit(timeout), progress=self._tell
-            )
+            sent, kept = self._sent, self._kept
+            missing = sent.references
+            if kept:
+                missing = {rank: each for rank, each in missing.items() if rank not in kept}
+            gathered = gather(sent.backend, missing, self._limit(timeout), progress=self._tell)
+            if kept:
+                gathered = evolve(gathered, values={**gathered.values, **kept})
             if not gathered.is_complete:
                 raise self._error(gathered)
             self._values = gathered.values
         return self._values
 
+    def _watch(self) -> Watch:
+        return Watch(self._sent.backend, {ref: n for n, ref in self._sent.references.items()})
+
     def _tell(self, pending: Sequence[int]) -> None:
         _log.warning("%s: still waiting for %s", self._sent.subject, ranks_text(pending))
 
     def _error(self, gathered: Gathered) -> WorkerGroupError:
-        error = error_of(self._sent.subject, gathered, self._sent.identities)
-        if gathered.pending and not gathered.errors:
-            _add_text(error, self._not_begun(gathered.pending))
-        return error
-
-    def _not_begun(self, pending: Sequence[int]) -> str:
-        """Who has not begun, because an earlier call still runs there: workers take one by one."""
-        lines = []
-        for other in self._sent.earlier():
-            behind = sorted(set(pending) & set(other.pending()))
-            if other is not self and behind:
-                lines.append(f"\n  not begun: {ranks_text(behind)}, still in {other.plan.method}()")
-                pending = [rank for rank in pending if rank not in behind]
-        return "".join(lines)
-
-
-def wait_all(*futures: CallFuture[Any], timeout: float | None = None) -> None:
-    """Wait until all calls have returned; the first failure of any is raised at once.
-
-    So that a group does not wait for ever for another one that has failed.
-
-    Raises:
-        WorkerGroupError: A rank of some group failed; how the other groups stand is told too.
-        DeadlineError: Time is up.
-    """
-    if not futures:
-        return
-    backend = futures[0]._sent.backend
-    flat = {
-        number: (future, rank)
-        for number, (future, rank) in enumerate(
-            (future, rank) for future in futures for rank in future._sent.references
-        )
-    }
-    references = {number: f._sent.references[rank] for number, (f, rank) in flat.items()}
-    gathered = gather(backend, references, timeout)
-    if gathered.is_complete:
-        return
-    parts = {id(future): _part_of(future, flat, gathered) for future in futures}
-    unfinished = [future for future in futures if not parts[id(future)].is_complete]
-    first = min(unfinished, key=lambda future: not parts[id(future)].errors)
-    error = first._error(parts[id(first)])
-    for future in futures:
-        if future is not first:
-            part = parts[id(future)]
-            _add_text(error, f"\n{future._sent.subject}: {_standing_text(part)}")
-    raise error
-
-
-def _part_of(
-    future: CallFuture[Any],
-    flat: Mapping[int, tuple[CallFuture[Any], int]],
-    gathered: Gathered,
-) -> Gathered:
-    mine = {number: rank for number, (owner, rank) in flat.items() if owner is future}
-    return Gathered(
-        values={mine[n]: value for n, value in gathered.values.items() if n in mine},
-        errors={mine[n]: error for n, error in gathered.errors.items() if n in mine},
-        pending=tuple(mine[n] for n in gathered.pending if n in mine),
-    )
-
-
-def _standing_text(part: Gathered) -> str:
-    told = [
-        f"{ranks_text(list(ranks))} {what}"
-        for what, ranks in (
-            ("returned", part.values),
-            ("failed", part.errors),
-            ("had not answered", part.pending),
-        )
-        if ranks
-    ]
-    return "; ".join(told)
-
-
-def _add_text(error: BaseException, text: str) -> None:
-    if text:
-        error.args = (f"{error}{text}",)
+        sent = self._sent
+        return late_error_of(sent.subject, gathered, sent.identities, sent.behind)

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from planner.call_requests import CallPlan
-from planner.roles import AllByRank, Concatenate, First, PerShard, Reduce
-from runtime.batches import BatchError, join
+from planner.roles import REDUCTIONS, AllByRank, Concatenate, First, PerShard, Reduce
+from runtime.batches import BatchError
 from runtime.errors import ExecutionError
 from runtime.remote_batches import joined_in_order
 
@@ -38,7 +38,7 @@ def combine(plan: CallPlan, values: Sequence[Any], fold: Fold | None = None) -> 
             if all(value is None for value in values):
                 return None
             try:
-                return join(values) if plan.slices is None else joined_in_order(plan.slices, values)
+                return joined_in_order(plan.slices, values, plan.returns)
             except BatchError as error:
                 raise ResultError(f"{subject}: its results: {error}") from error
         case PerShard():
@@ -64,12 +64,12 @@ def _sum(values: Sequence[Any]) -> Any:
     return total
 
 
+def _mean(values: Sequence[Any]) -> Any:
+    return _sum(values) / len(values)
+
+
+_FUNCTIONS: tuple[Fold, ...] = (_sum, _mean, min, max, all, any)
 FOLDS: Mapping[str, Fold] = {
-    "sum": _by_field(_sum),
-    "mean": _by_field(lambda values: _sum(values) / len(values)),
-    "min": _by_field(min),
-    "max": _by_field(max),
-    "all": _by_field(all),
-    "any": _by_field(any),
+    name: _by_field(function) for name, function in zip(REDUCTIONS, _FUNCTIONS, strict=True)
 }
 """The functions that ``Reduce`` knows by name."""

@@ -1,5 +1,6 @@
 """Sending a planned call: everything that travels is made first, then the messages leave."""
 
+import math
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -9,36 +10,29 @@ from typing import Any, Protocol
 from attrs import field, frozen
 
 from planner.binding import Bound
-from planner.call_requests import ArgumentPlan, CallPlan, CallRequest
+from planner.call_requests import ArgumentPlan, CallPlan, CallRequest, Route
+from planner.call_ways import check_way
 from planner.dispatch import DUMMY
+from planner.findings import Findings
 from planner.mesh import NamedSharding
-from planner.outcomes import RankIdentity, ranks_text
-from planner.roles import Declaration, Result, Role
+from planner.outcomes import RankIdentity
+from planner.roles import Declaration, Result, Role, Shard
 from planner.signatures import Method
 from runtime.backend import Backend, Reference
 from runtime.call_arguments import RowFacts, numbers_of_pads, payload_values, ship_payloads
 from runtime.call_future import CallFuture, Sent
 from runtime.call_results import Fold
 from runtime.calls import Sender
-from runtime.errors import ExecutionError
+from runtime.gather import Behind
+from runtime.half_sent import HalfSentError, half_sent, send_each
+from runtime.in_flight import InFlight
+from runtime.payloads import is_plain, try_to_send
 from runtime.remote_batches import Joined, RemoteBatch, Tools, send_parts
-from runtime.streams import CallStream, Running
+from runtime.streams import STREAM_BUFFER, CallStream, Running
 
-__all__ = ["CallOptions", "CallState", "HalfSentError", "Prepared", "Target", "send"]
+__all__ = ["CallOptions", "CallState", "HalfSentError", "Prepared", "Target", "check", "send"]
 
-_CALLS_KNOWN = 64
-
-
-class HalfSentError(ExecutionError):
-    """Sending a call broke in the middle.
-
-    Attributes:
-        sent: The ranks that have been called.
-        not_sent: The ranks that have not.
-    """
-
-    sent: tuple[int, ...]
-    not_sent: tuple[int, ...]
+_STREAMS_KNOWN = 64
 
 
 @frozen(kw_only=True)
@@ -55,7 +49,7 @@ class CallOptions:
         fold: A function that makes one result of those of all slices.
         rows: Weights and labels of rows, by argument.
         timed: Whether workers report when they began and ended.
-        buffer: How many values a worker's stream may be ahead; None for no limit.
+        buffer: How many values a worker's stream may be ahead; ``math.inf`` for no limit.
         timeout: Seconds that a wait may take; None for no limit.
     """
 
@@ -68,7 +62,7 @@ class CallOptions:
     fold: Fold | None = None
     rows: RowFacts = field(factory=RowFacts)
     timed: bool = False
-    buffer: int | None = None
+    buffer: float = STREAM_BUFFER
     timeout: float | None = None
 
 
@@ -83,7 +77,7 @@ class CallState:
         bound: Calls whose arguments were bound, by their shape.
         roles: The roles that the class declares, by method.
         plans: Plans of recent calls, by request.
-        recent: The latest calls that somebody still holds.
+        streams: The latest streams, as far as somebody still holds them.
     """
 
     tools: Tools
@@ -92,8 +86,8 @@ class CallState:
     bound: dict[tuple[object, ...], Bound] = field(factory=dict)
     roles: dict[str, Declaration] = field(factory=dict)
     plans: dict[CallRequest, CallPlan] = field(factory=dict)
-    recent: "deque[weakref.ref[CallFuture[Any]]]" = field(
-        factory=lambda: deque(maxlen=_CALLS_KNOWN)
+    streams: "deque[weakref.ref[CallStream[Any]]]" = field(
+        factory=lambda: deque(maxlen=_STREAMS_KNOWN)
     )
 
 
@@ -120,6 +114,10 @@ class Target(Protocol):
     def _call_state(self) -> CallState:
         """What it remembers."""
 
+    @property
+    def _in_flight(self) -> InFlight:
+        """Its calls that have not returned."""
+
     def _check_alive(self) -> None:
         """Raise unless it takes calls."""
 
@@ -140,11 +138,26 @@ def send(target: Target, options: CallOptions, prepared: Prepared) -> Any:
         A ``CallFuture``; a ``CallStream`` for a method that yields its values.
 
     Raises:
-        PlanError: A value can't be serialised; nothing was sent.
+        PlanError: It can't be made in this way, or a value can't be serialised; nothing was sent.
         HalfSentError: Sending broke in the middle.
     """
+    check(target, options, prepared)
     with target._sender.lock:
         return _send(target, options, prepared)
+
+
+def check(target: Target, options: CallOptions, prepared: Prepared) -> None:
+    """Refuse a call that can't be made in the way that it is asked for.
+
+    Raises:
+        PlanError: It can't.
+    """
+    shares = [(each.name, each.share) for each in prepared.plan.arguments if each.share]
+    if shares or options.timed:
+        sender = target._sender
+        findings = sender.findings(prepared.plan.method)
+        check_way(prepared.bound.method, shares, sender.methods, findings, timed=options.timed)
+        findings.check()
 
 
 def _send(target: Target, options: CallOptions, prepared: Prepared) -> Any:
@@ -153,24 +166,35 @@ def _send(target: Target, options: CallOptions, prepared: Prepared) -> Any:
     # A stream's values, and arguments given by position, leave no room for parts to be joined.
     in_call = not bound.method.kind.streams and not bound.by_position
     messages = _messages(target, plan, prepared.values, in_call=in_call)
-    references: dict[int, Reference] = {}
-    clocks: dict[int, Reference] = {}
     entries = _entries(target._sender, options, plan, bound, messages)
     first = bound.by_position
     positional, named = bound.names[:first], bound.names[first:]
+    answers = (
+        entry(
+            *[message[name] for name in positional],
+            **{name: message[name] for name in named if name in message},
+        )
+        for entry, message in zip(entries, messages, strict=True)
+    )
     try:
-        for rank, entry, message in zip(plan.ranks, entries, messages, strict=True):
-            args = [message[name] for name in positional]
-            answer = entry(*args, **{name: message[name] for name in named if name in message})
-            if options.timed:
-                answer, clocks[rank] = answer
-            references[rank] = answer
-    except Exception as error:
-        raise _half_sent(plan, tuple(references)) from error
-    target._sender.sent(list(references.values()))
+        sent = send_each(plan.group, plan.method, plan.ranks, answers, target._sender.sent)
+    except HalfSentError:
+        if len(plan.ranks) == 1:
+            _unsendable(target, plan, messages)
+        raise
     if bound.method.kind.streams:
-        return CallStream(plan, _running(target, plan, references), options.timeout)
-    future: CallFuture[Any] = CallFuture(
+        references = dict(zip(plan.ranks, sent, strict=True))
+        stream: CallStream[Any] = CallStream(
+            plan, _running(target, plan, references), options.timeout
+        )
+        target._call_state.streams.append(weakref.ref(stream))
+        return stream
+    clocks: dict[int, Reference] = {}
+    if options.timed:
+        clocks = {rank: pair[1] for rank, pair in zip(plan.ranks, sent, strict=True)}
+        sent = [pair[0] for pair in sent]
+    references = dict(zip(plan.ranks, sent, strict=True))
+    return CallFuture[Any](
         Sent(
             plan=plan,
             backend=target.backend,
@@ -180,11 +204,9 @@ def _send(target: Target, options: CallOptions, prepared: Prepared) -> Any:
             clocks=clocks,
             fold=options.fold,
             timeout=options.timeout,
-            earlier=_earlier(target),
+            behind=_behind(target),
         )
     )
-    target._call_state.recent.append(weakref.ref(future))
-    return future
 
 
 def _messages(
@@ -194,19 +216,24 @@ def _messages(
     findings = target._sender.findings(plan.method)
     shipped: dict[str, Sequence[Any]] = {}
     for argument in plan.arguments:
-        value = values[argument.name]
+        value = values.get(argument.name)
         if not isinstance(value, RemoteBatch):
             found = payload_values(argument, value)
             shipped[argument.name] = ship_payloads(target.backend, argument, found, findings)
+            if isinstance(argument.role, Shard) and len(plan.ranks) > 1:
+                _try_inline(target.backend, argument, shipped[argument.name], findings)
     findings.check()
     for argument in plan.arguments:
-        value = values[argument.name]
+        value = values.get(argument.name)
         if isinstance(value, RemoteBatch):
             pads = {} if argument.slices is None else numbers_of_pads(argument.slices)
             tools, actors = target._call_state.tools, target._sender.actors
-            shipped[argument.name] = send_parts(
-                tools, value, argument, pads, actors, in_call=in_call
-            )
+            try:
+                shipped[argument.name] = send_parts(
+                    tools, value, argument, pads, actors, in_call=in_call
+                )
+            except Exception as error:
+                raise half_sent(plan.group, plan.method, plan.ranks, ()) from error
     if all(len(each.payloads) == 1 and not any(each.chosen) for each in plan.arguments) and not (
         any(each.share for each in plan.arguments)
     ):
@@ -215,6 +242,17 @@ def _messages(
         {each.name: _for_rank(each, shipped[each.name], place, rank) for each in plan.arguments}
         for place, rank in enumerate(plan.ranks)
     ]
+
+
+def _try_inline(
+    backend: Backend, argument: ArgumentPlan, values: Sequence[Any], findings: Findings
+) -> None:
+    """Find what can't be serialised among the slices that are serialised only as they leave."""
+    for payload, value in zip(argument.payloads, values, strict=True):
+        if payload.route is Route.INLINE and not is_plain(value):
+            try_to_send(backend, argument.name, value, findings)
+            if findings.found:
+                return
 
 
 def _for_rank(argument: ArgumentPlan, shipped: Sequence[Any], place: int, rank: int) -> Any:
@@ -233,33 +271,45 @@ def _entries(
 ) -> list[Callable[..., Any]]:
     """What to call for each rank; it takes what is then left in the rank's message."""
     method, returning = bound.method, frozenset(plan.returns)
-    share = {each.name: each.share for each in plan.arguments if each.share}
-    quiet = frozenset(plan.ranks) - returning
-    plain = sender.entries(plan.ranks, method, quiet)
-    if method.is_plain and not options.timed and not share and not _joins(messages):
+    shares = {_place(each.name, bound): each.share for each in plan.arguments if each.share}
+    told: dict[str, Any] = {"share": shares, "join": {}, "clock": options.timed}
+    if method.kind.streams:
+        return [
+            _streamed(sender.actors[rank], method, {**told, "returns": rank in returning}, options)
+            for rank in plan.ranks
+        ]
+    plain = sender.entries(plan.ranks, method, frozenset(plan.ranks) - returning)
+    if not options.timed and not shares and not _joins(messages):
         return plain
     entries: list[Callable[..., Any]] = []
     for rank, message, usual in zip(plan.ranks, messages, plain, strict=True):
-        returns = rank in returning
         joined = {name: each for name, each in message.items() if isinstance(each, Joined)}
-        if (options.timed or share or joined) and not method.kind.streams:
-            told = {"share": share, "returns": returns, "clock": options.timed}
-            entries.append(_served(sender.actors[rank], method, told, joined))
-            for name in joined:
-                del message[name]
-        elif method.kind.streams and not returns:
-            call: Any = sender.actors[rank].run_stream
-            call = call.options(num_returns="streaming", **dict(method.options))
-            entries.append(partial(call.remote, method.name))
-        elif method.kind.streams and options.buffer is not None:
-            call = sender.actors[rank].stream
-            call = call.options(
-                num_returns="streaming", _generator_backpressure_num_objects=options.buffer
-            )
-            entries.append(partial(call.remote, method.name))
-        else:
+        if not options.timed and not shares and not joined:
             entries.append(usual)
+            continue
+        served = {**told, "returns": rank in returning}
+        entries.append(_served(sender.actors[rank], method, served, joined))
+        for name in joined:
+            del message[name]
     return entries
+
+
+def _place(name: str, bound: Bound) -> str | int:
+    """Under what the worker finds an argument: its name, or its place among those before it."""
+    place = bound.names.index(name)
+    return place if place < bound.by_position else name
+
+
+def _streamed(
+    actor: Any, method: Method, told: Mapping[str, Any], options: CallOptions
+) -> Callable[..., Any]:
+    """A call that streams; a rank whose values do not come back is not held back."""
+    asked: dict[str, Any] = {**dict(method.options), "num_returns": "streaming"}
+    if told["returns"] and options.buffer != math.inf:
+        asked["_generator_backpressure_num_objects"] = int(options.buffer)
+    if told["returns"] and not told["share"]:
+        return partial(actor.stream.options(**asked).remote, method.name)
+    return partial(actor.serve_stream.options(**asked).remote, method.name, told)
 
 
 def _joins(messages: Sequence[Mapping[str, Any]]) -> bool:
@@ -288,21 +338,30 @@ def _running(target: Target, plan: CallPlan, references: Mapping[int, Reference]
     )
 
 
-def _earlier(target: Target) -> Callable[[], Sequence[CallFuture[Any]]]:
-    """The calls before this one; none where workers take many calls at once."""
-    state = target._call_state
+def _behind(target: Target) -> Behind:
+    """Says what holds ranks that have not begun; nothing does where workers take many calls."""
+    state, in_flight = target._call_state, target._in_flight
     if not state.one_by_one:
-        return tuple
-    recent = tuple(state.recent)
-    return lambda: [future for each in recent if (future := each()) is not None]
+        return lambda _: ()
+    streams = tuple(state.streams)
+
+    def held(waiting: Mapping[int, Reference]) -> list[tuple[str, Sequence[int]]]:
+        found: list[tuple[str, Sequence[int]]] = [*in_flight.behind(waiting)]
+        left = set(waiting).difference(*(ranks for _, ranks in found))
+        for stream in (stream for each in streams if (stream := each()) is not None):
+            ranks = stream.holding(left)
+            if ranks:
+                found.append((stream.plan.method, ranks))
+                left.difference_update(ranks)
+        return found
+
+    return held
 
 
-def _half_sent(plan: CallPlan, sent: tuple[int, ...]) -> HalfSentError:
-    rest = plan.ranks[len(sent) :]
-    error = HalfSentError(
-        f"worker group {plan.group!r}, {plan.method}(): sending broke: "
-        f"{ranks_text(sent) if sent else 'no rank'} called, {ranks_text(rest)} not; "
-        "end the group if its ranks must all take part"
-    )
-    error.sent, error.not_sent = sent, rest
-    return error
+def _unsendable(target: Target, plan: CallPlan, messages: Sequence[Mapping[str, Any]]) -> None:
+    """Find what can't be serialised, after a call to one rank alone did not leave."""
+    findings = target._sender.findings(plan.method)
+    for name, value in messages[0].items():
+        if not isinstance(value, Joined) and not target.backend.is_reference(value):
+            try_to_send(target.backend, name, value, findings)
+    findings.check()

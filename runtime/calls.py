@@ -14,6 +14,7 @@ from planner.findings import Findings
 from planner.mesh import NamedSharding
 from planner.signatures import Method, check_call
 from runtime.backend import Actor, Backend, Reference
+from runtime.half_sent import HalfSentError, Told, send_each
 from runtime.payloads import record_unsendable, ship
 
 __all__ = ["Sender"]
@@ -33,7 +34,7 @@ class Sender:
         actors: The host actors in rank order.
         backend: Where they run.
         admit: Refuses a call to some ranks by raising.
-        sent: Told of the futures of a call.
+        sent: Told of every call that was sent.
         lock: Held while a call is sent, so that all ranks see calls in one order.
     """
 
@@ -44,7 +45,7 @@ class Sender:
     actors: tuple[Actor, ...]
     backend: Backend
     admit: Callable[[Sequence[int]], None] = lambda _: None
-    sent: Callable[[Sequence[Reference]], None] = lambda _: None
+    sent: Told = lambda *_: None
     lock: AbstractContextManager[object] = field(factory=threading.RLock, init=False)
     _plans: dict[tuple[object, ...], DispatchPlan] = field(factory=dict, init=False)
     _checked: dict[tuple[object, ...], Method] = field(factory=dict, init=False)
@@ -108,14 +109,13 @@ class Sender:
 
         Raises:
             PlanError: The slices do not have the form that the plan asks for; nothing was sent.
+            HalfSentError: Sending broke in the middle.
         """
         # Ranks must see the calls of two threads in one order: else two collectives would wait
         # for each other.
         with self.lock:
             self.admit(plan.ranks)
-            futures = self._send(plan, method, common, sliced)
-            self.sent(futures)
-            return futures
+            return self._send(plan, method, common, sliced)
 
     def _send(
         self,
@@ -146,7 +146,7 @@ class Sender:
         if not slices:
             return self._send_same(plan, method, shared)
         entries = self.entries(plan.ranks, method, plan.quiet)
-        return [
+        answers = (
             entry(
                 **shared,
                 **{
@@ -155,16 +155,18 @@ class Sender:
                 },
             )
             for entry, number in zip(entries, plan.slices, strict=True)
-        ]
+        )
+        return send_each(self.group, method.name, plan.ranks, answers, self.sent)
 
     def _send_one(
         self, plan: DispatchPlan, method: Method, arguments: Mapping[str, object]
     ) -> list[Reference]:
         # A single call carries its arguments itself: they are serialised once whatever they are.
         entry = self.entries(plan.ranks, method, plan.quiet)[0]
+        answers = (each(**arguments) for each in (entry,))
         try:
-            return [entry(**arguments)]
-        except Exception:
+            return send_each(self.group, method.name, plan.ranks, answers, self.sent)
+        except HalfSentError:
             findings = self.findings(method.name)
             for name, value in arguments.items():
                 _shipped(self.backend, (plan, name, None), value, 2, 2, findings)
@@ -174,7 +176,8 @@ class Sender:
     def _send_same(
         self, plan: DispatchPlan, method: Method, shared: Mapping[str, object]
     ) -> list[Reference]:
-        return [entry(**shared) for entry in self.entries(plan.ranks, method, plan.quiet)]
+        answers = (entry(**shared) for entry in self.entries(plan.ranks, method, plan.quiet))
+        return send_each(self.group, method.name, plan.ranks, answers, self.sent)
 
     def entries(
         self, ranks: Sequence[int], method: Method, quiet: AbstractSet[int]

@@ -1,13 +1,15 @@
 """What a worker group offers around failures: how it is, abort, recovery, and its end."""
 
 import logging
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import evolve
 
+from planner.findings import Findings
 from planner.launch import LaunchPlan
-from planner.liveness import WorkerStatus, known_states, responding
+from planner.liveness import WorkerStatus, chosen_ranks, known_states, responding
 from planner.recovery import (
     FailurePolicy,
     RecoveryFacts,
@@ -20,6 +22,7 @@ from planner.recovery import (
     serving_groups,
 )
 from planner.teardown import TeardownReport, plan_teardown
+from runtime.arguments import check_end_arguments
 from runtime.backend import Actor, Backend
 from runtime.handle import WorkerHandle
 from runtime.health import Health
@@ -74,9 +77,13 @@ class Care:
     def _adopt(self, launched: Launched) -> None:
         raise NotImplementedError
 
+    def _refuse_if_ended(self) -> None:
+        raise NotImplementedError
+
     def _take_care(self, policy: FailurePolicy | None, calls: int) -> None:
         self._in_flight = InFlight(self.backend, self.plan.group, calls)
         self._generation = self._recoveries = 0
+        self._mending = threading.RLock()
         self._lane = Lane(self.backend, self.plan.group, self.identities)
         self._health = Health(self.plan, policy or FailurePolicy(), self.backend, self._lane)
         self._lane.warm()
@@ -102,7 +109,11 @@ class Care:
         Args:
             timeout: Seconds; ranks whose node has not answered by then are out of reach. None
                 waits 30 s.
+
+        Raises:
+            PlanError: The group has ended.
         """
+        self._check_wait(timeout)
         return self._lane.status(timeout)
 
     def ping(self, timeout: float | None = None) -> dict[int, bool]:
@@ -113,6 +124,7 @@ class Care:
         self, ranks: Sequence[int] | None = None, timeout: float | None = None
     ) -> dict[int, str]:
         """The stacks of all threads of some ranks (None for all), also while they are busy."""
+        self._check_wait(timeout)
         return self._lane.stacks(self._chosen(ranks), timeout)
 
     def abort(self, ranks: Sequence[int] | None = None, timeout: float | None = None) -> list[int]:
@@ -123,6 +135,7 @@ class Care:
         Returns:
             The ranks whose node did it.
         """
+        self._check_wait(timeout)
         return self._lane.kill(self._chosen(ranks), timeout)
 
     def end(
@@ -133,7 +146,14 @@ class Care:
         Args:
             cleanup_method: Called on every worker first.
             timeout: Seconds that it may take; None waits without end.
+
+        Raises:
+            PlanError: The class has no such method, or ``timeout`` is not a time; nothing was
+                ended.
         """
+        findings = Findings(f"worker group {self.plan.group!r}")
+        check_end_arguments(timeout, False, findings)
+        findings.check()
         return self._end(cleanup_method, timeout)
 
     def _end(self, cleanup_method: str | None, timeout: float | None) -> TeardownReport:
@@ -141,7 +161,7 @@ class Care:
 
     def _carry_out_end(self, cleanup: str | None, grace: float | None) -> TeardownReport:
         looks = cleanup is not None and self._lane.is_warm
-        seen = self.status(LAST_LOOK_SECONDS) if looks else None
+        seen = self._lane.status(LAST_LOOK_SECONDS) if looks else None
         states = known_states(seen, self._health.dead())
         plan = plan_teardown(self.plan, states, cleanup=cleanup, grace=grace)
         companions = self._lane.end()
@@ -176,19 +196,35 @@ class Care:
         Raises:
             RecoveryError: Something is missing, or the budget is spent; nothing was changed.
             WorkerGroupError: A worker failed to start.
+            PlanError: The group has ended.
+            Exception: What ``restore`` raised. The ranks that were started count as broken then:
+                the next recovery starts them again.
         """
-        plan = self._recovery(timeout)
-        if not plan.is_possible:
-            raise RecoveryError.of(plan)
-        if plan.end or plan.start:
-            self._recoveries += 1
-            _log.info("worker group %r recovers, generation %d", plan.group, plan.generation)
-            if plan.pause:
-                self.backend.pause(plan.pause)
-            self._apply(plan, start_timeout)
+        with self._mending:
+            plan = self._recovery(timeout)
+            if not plan.is_possible:
+                raise RecoveryError.of(plan)
+            if plan.end or plan.start:
+                self._recoveries += 1
+                _log.info("worker group %r recovers, generation %d", plan.group, plan.generation)
+                if plan.pause:
+                    self.backend.pause(plan.pause)
+                self._end_ranks(plan)
+                self._start_ranks(plan, start_timeout)
+                self._health.mend([*plan.end, *(each.rank for each in plan.start)])
+                self._restore(restore, plan)
+            return plan
+
+    def _restore(
+        self, restore: Callable[[Any, RecoveryPlan], object] | None, plan: RecoveryPlan
+    ) -> None:
+        try:
             if restore is not None:
                 restore(self, plan)
-        return plan
+        except BaseException as error:
+            why = f"restore() did not finish after a recovery: {type(error).__name__}: {error}"
+            self._health.mark_dead([each.rank for each in plan.start], why)
+            raise
 
     def resize(
         self, tied_groups: Sequence[int], *, start_timeout: float = RESTART_SECONDS
@@ -202,19 +238,31 @@ class Care:
             start_timeout: Seconds until every constructor must have returned.
 
         Raises:
-            PlanError: There is no such tied group, or none would be left.
+            PlanError: There is no such tied group, or none would be left; or the group has ended.
+            WorkerGroupError: A worker failed to start; what was to be given up is given up.
         """
-        absent = self._health.absent
-        serving = serving_groups(self.plan, absent)
-        plan = plan_resize(self.plan, tied_groups, self._generation + 1, serving)
-        self._apply(plan, start_timeout)
-        self._health.absent = absent_after(absent, plan)
-        return plan
+        with self._mending:
+            self._refuse_if_ended()
+            absent = self._health.absent
+            serving = serving_groups(self.plan, absent)
+            plan = plan_resize(self.plan, tied_groups, self._generation + 1, serving)
+            self._end_ranks(plan)
+            self._health.absent = absent.union(plan.end)
+            self._health.mend(plan.end)
+            self._start_ranks(plan, start_timeout)
+            self._health.absent = absent_after(absent, plan)
+            self._health.mend([each.rank for each in plan.start])
+            return plan
 
     def _recovery(self, timeout: float | None) -> RecoveryPlan:
-        seen = self.status(timeout)
-        failed = failed_ranks(seen, self._health.broken(), self._health.absent)
-        lost = lost_nodes(self.identities.nodes, failed, self.backend.live_nodes())
+        seen, live, nodes = self.status(timeout), self.backend.live_nodes(), self.identities.nodes
+        alive = [
+            rank
+            for rank, actor in enumerate(self._launched.actors)
+            if nodes[rank] in live and self.backend.death(actor) is None
+        ]
+        failed = failed_ranks(seen, self._health.broken(), self._health.absent, alive)
+        lost = lost_nodes(nodes, failed, live)
         facts = RecoveryFacts(
             failed=failed,
             lost_nodes=lost,
@@ -223,13 +271,14 @@ class Care:
         )
         return plan_recovery(self.plan, facts, self._health.policy, self._generation + 1)
 
-    def _apply(self, plan: RecoveryPlan, start_timeout: float) -> None:
-        struck = set(plan.end)
-        teardown = plan_teardown(self.plan, ranks=plan.end) if struck else None
-        actors: Mapping[int, Actor] = dict(enumerate(self._launched.actors))
-        if teardown is not None:
+    def _end_ranks(self, plan: RecoveryPlan) -> None:
+        if plan.end:
+            teardown = plan_teardown(self.plan, ranks=plan.end)
+            actors: Mapping[int, Actor] = dict(enumerate(self._launched.actors))
             carry_out_teardown(evolve(teardown, names=()), self.backend, actors, self.identities)
             self._health.mark_dead(plan.end, "they were ended for a recovery")
+
+    def _start_ranks(self, plan: RecoveryPlan, start_timeout: float) -> None:
         if plan.start:
             self._generation = plan.generation
             launched = start_again(self.backend, self._launched, plan.start, start_timeout)
@@ -237,10 +286,17 @@ class Care:
             self._lane.roster = launched.identities
             self._lane.warm()
             self._health.plan = launched.plan
-        self._health.mend([*plan.end, *(each.rank for each in plan.start)])
+
+    def _check_wait(self, timeout: float | None) -> None:
+        self._refuse_if_ended()
+        findings = Findings(f"worker group {self.plan.group!r}")
+        check_end_arguments(timeout, False, findings)
+        findings.check()
 
     def _chosen(self, ranks: Sequence[int] | None) -> Sequence[int]:
-        return range(self.plan.world_size) if ranks is None else ranks
+        if ranks is None:
+            return range(self.plan.world_size)
+        return chosen_ranks(ranks, self.plan)
 
 
 def admission(

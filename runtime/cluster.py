@@ -12,13 +12,15 @@ import ray
 from ray.util.placement_group import PlacementGroup
 
 from planner.findings import Findings
+from planner.gpu_ledger import BundleShare, GpuLedger
 from planner.group import FULL_GPU
 from planner.inventory import BundleFacts, Inventory
 from planner.node_choice import places_of, remaining_nodes
 from planner.topology import sort_bundles
-from planner.virtual_cluster import ClusterSpec, GpuLedger, checked_strategy, plan_cluster
+from planner.virtual_cluster import ClusterSpec, checked_strategy, plan_cluster
 from planner.whole_numbers import whole_number
 from runtime.backend import Backend
+from runtime.errors import ExecutionError
 from runtime.observe import observe_bundles
 from runtime.probes import free_address, gpus_of_bundles
 from runtime.ray_backend import RAY
@@ -31,8 +33,9 @@ class RayVirtualCluster:
     """A reservation of bundles, made at first use and given back by ``shutdown``.
 
     A bundle holds ``max_colocated_worker_groups`` CPUs and one GPU (none when ``use_gpus`` is
-    false). Bundles are reserved per node, each node's in a placement group of its own that never
-    leaves one machine; or, for models that span nodes, in one unified placement group.
+    false), or what ``bundle_resources`` says beside the GPU. Bundles are reserved per node, each
+    node's in a placement group of its own that never leaves one machine; or, for models that
+    span nodes, in one unified placement group.
     A context manager: leaving it gives the bundles back.
 
     Args:
@@ -51,7 +54,10 @@ class RayVirtualCluster:
         node_selector: Label to expression (``v``, ``!v``, ``in(a, b)``, ``!in(a, b)``) that
             every node must obey.
         exclude_nodes: Ids or addresses of nodes that are not used.
-        ready_timeout: Seconds to wait for resources that others hold.
+        ready_timeout: Seconds to wait for resources that others hold, or that no node has yet.
+        bundle_resources: What each bundle holds beside its GPU: ``"CPU"`` (in the place of one
+            for each colocated group), ``"memory"`` in bytes or as text (``"16GiB"``), and custom
+            resources by their names. Workers take of it what their class or its options ask for.
 
     Raises:
         PlanError: An argument is wrong; every finding is in the error.
@@ -71,6 +77,7 @@ class RayVirtualCluster:
         node_selector: Mapping[str, str] | None = None,
         exclude_nodes: Sequence[str] | None = None,
         ready_timeout: float = READY_SECONDS,
+        bundle_resources: Mapping[str, float | str] | None = None,
     ) -> None:
         self._lock = threading.RLock()
         self._reserved: Reserved | None = None
@@ -89,9 +96,13 @@ class RayVirtualCluster:
             node_selector=node_selector,
             exclude_nodes=exclude_nodes,
             ready_timeout=ready_timeout,
+            bundle_resources=bundle_resources,
         )
         self._ready_timeout = ready_timeout
-        self._ledger = GpuLedger(colocated=self._spec.max_colocated_worker_groups)
+        self._ledger = GpuLedger(
+            colocated=self._spec.max_colocated_worker_groups,
+            budget=FULL_GPU if self._spec.use_gpus else 0,
+        )
         _live.add(self)
 
     @property
@@ -136,6 +147,7 @@ class RayVirtualCluster:
         """The placement groups; reserved now, per node, when they are not yet.
 
         Raises:
+            ExecutionError: This process is not connected to Ray.
             ResourceInsufficientError: The cluster does not have what was asked for.
             TimeoutError: They fit, but did not become ready in time; they were removed.
         """
@@ -148,10 +160,19 @@ class RayVirtualCluster:
     ) -> list[PlacementGroup]:
         """Reserve, per node or unified; what is reserved already is returned as it is."""
         with self._lock:
+            findings = Findings(f"virtual cluster {self.name!r}")
+            known = checked_strategy("strategy", strategy or self._spec.strategy, findings)
+            unified: object = use_unified_pg
+            if not isinstance(unified, bool):
+                problem = f"{unified!r} is not a truth value"
+                findings.add("use_unified_pg", problem, "give True or False")
+            findings.check()
             if self._reserved is None:
-                findings = Findings(f"virtual cluster {self.name!r}")
-                known = checked_strategy("strategy", strategy or self._spec.strategy, findings)
-                findings.check()
+                if not ray.is_initialized():
+                    raise ExecutionError(
+                        f"virtual cluster {self.name!r}: this process is not connected to Ray; "
+                        "call ray.init() or init_ray() first"
+                    )
                 self._reserved = reserve(
                     self._spec,
                     unified=use_unified_pg,
@@ -160,6 +181,12 @@ class RayVirtualCluster:
                 )
                 self._unified = use_unified_pg
             return list(self._reserved.groups)
+
+    @property
+    def bundle_counts(self) -> tuple[int, ...]:
+        """How many bundles each placement group has, or will have; reserves nothing."""
+        counts = tuple(count for count in self._spec.bundle_counts if count)
+        return (sum(counts),) if self._unified else counts
 
     @property
     def is_unified(self) -> bool:
@@ -241,16 +268,16 @@ class RayVirtualCluster:
         first = sort_bundles(facts, topology)[0].bundle if self._unified else 0
         return self.get_available_address_and_port(0, first)
 
-    def claim(self, group: str, share: int) -> str:
-        """Note that a group uses a share of every GPU; gives the name to release it by.
+    def claim(self, group: str, shares: Sequence[BundleShare]) -> str:
+        """Note what a group takes of the GPUs; gives the name to release it by.
 
         Raises:
-            PlanError: The shares would add up to more than a GPU.
+            PlanError: The shares of some bundle would add up to more than its GPU.
         """
         with self._lock:
             self._claims += 1
             name = f"{group} (#{self._claims})"
-            self._ledger = self._ledger.with_group(name, share, FULL_GPU)
+            self._ledger = self._ledger.with_group(name, shares)
             return name
 
     def release(self, group: str) -> None:
@@ -262,6 +289,7 @@ class RayVirtualCluster:
         """Remove the placement groups; again does nothing. Workers in them are ended by Ray."""
         with self._lock:
             reserved, self._reserved, self._sorted = self._reserved, None, None
+            self._unified = False
             if reserved is not None and ray.is_initialized():
                 remove(reserved.groups)
             return True

@@ -1,6 +1,7 @@
 """What goes wrong when a plan is carried out: the cluster did not do what the plan says."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TypeVar
 
 from planner.outcomes import FailureReport, RankIdentity, failure_text
@@ -10,6 +11,7 @@ __all__ = [
     "ExecutionError",
     "WorkerGroupError",
     "dual_error",
+    "naming",
     "worker_group_error",
 ]
 
@@ -62,6 +64,16 @@ def worker_group_error(
 def dual_error(cause: BaseException, text: str) -> ExecutionError:
     """An ``ExecutionError`` that is caught as its cause's own type too."""
     return _both(ExecutionError, type(cause))(text)
+
+
+@contextmanager
+def naming(subject: str) -> Iterator[None]:
+    """Put what failed in front of the text of every ``ExecutionError`` that is raised inside."""
+    try:
+        yield
+    except ExecutionError as error:
+        error.args = (f"{subject}: {error}",)
+        raise
 
 
 def _both(ours: type[_E], theirs: type) -> type[_E]:

@@ -1,7 +1,7 @@
 """Waiting for many answers at once: values, the errors of each, and who has not answered."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from attrs import evolve, field, frozen
@@ -18,9 +18,21 @@ from runtime.backend import Backend, OutOfTimeError, Reference
 from runtime.errors import WorkerGroupError, worker_group_error
 from runtime.roster import Roster
 
-__all__ = ["Gathered", "error_of", "failures_of", "gather", "gather_or_raise"]
+__all__ = [
+    "Behind",
+    "Gathered",
+    "add_text",
+    "error_of",
+    "failures_of",
+    "gather",
+    "gather_or_raise",
+    "late_error_of",
+]
 
 _log = logging.getLogger("rankplan")
+
+Behind = Callable[[Mapping[int, Reference]], Iterable[tuple[str, Sequence[int]]]]
+"""Says of calls that have not answered, by rank, which earlier call still holds which ranks."""
 
 GRACE_SECONDS = 0.5
 """How long the others have to answer once one has failed, so that one error names them all."""
@@ -105,8 +117,17 @@ def gather_or_raise(
     references: Mapping[int, Reference],
     identities: Mapping[int, RankIdentity],
     timeout: float | None = None,
+    behind: Behind = lambda _: (),
 ) -> Mapping[int, Any]:
     """Every rank's value, or one error that names every rank.
+
+    Args:
+        backend: Where the calls run.
+        subject: What was called, for messages.
+        references: What each rank's call gave.
+        identities: Who the ranks are.
+        timeout: Seconds to wait; None waits without end.
+        behind: Says, when time is up, which ranks have not begun.
 
     Raises:
         WorkerGroupError: Some rank failed; of the first failure's own type too.
@@ -121,7 +142,23 @@ def gather_or_raise(
     if gathered.is_complete:
         return gathered.values
     waited = evolve(gathered, seconds=backend.now() - begun)
-    raise error_of(subject, waited, identities)
+    raise late_error_of(subject, waited, identities, behind)
+
+
+def late_error_of(
+    subject: str, gathered: Gathered, identities: Mapping[int, RankIdentity], behind: Behind
+) -> WorkerGroupError:
+    """``error_of``; when only time was short, it says which ranks have not begun, and why."""
+    error = error_of(subject, gathered, identities)
+    if gathered.pending and not gathered.errors:
+        for method, ranks in behind(gathered.waiting):
+            add_text(error, f"\n  not begun: {ranks_text(ranks)}, still in {method}()")
+    return error
+
+
+def add_text(error: BaseException, text: str) -> None:
+    """Put more at the end of what an error says."""
+    error.args = (f"{error}{text}",)
 
 
 def error_of(

@@ -9,20 +9,21 @@ from typing import Any, Self
 
 from planner.difference import PlanDifference
 from planner.environment import EnvironmentPolicy
-from planner.findings import CoordinateError, Finding
-from planner.group import GroupArguments, gpu_share_of
+from planner.findings import CoordinateError, Finding, Findings, PlanError
+from planner.group import group_subject
 from planner.launch import LaunchPlan
 from planner.mesh import NamedSharding
 from planner.preflight import PreflightReport
 from planner.recovery import FailurePolicy
 from planner.teardown import TeardownReport
 from planner.whole_numbers import whole_number
-from runtime.arguments import check_group_arguments, check_seconds
+from runtime.arguments import check_end_arguments, check_group_arguments, start_request
 from runtime.backend import Actor, Backend, Cluster
 from runtime.builder import RayWorkerBuilder
 from runtime.call import Calls, new_call_state
 from runtime.calls import Sender
 from runtime.care import Care, admission
+from runtime.claim import Claim
 from runtime.handle import WorkerHandle
 from runtime.in_flight import MOST_CALLS
 from runtime.launching import Launched
@@ -30,7 +31,7 @@ from runtime.places import PORTS, place_arguments
 from runtime.preflight import checked_checks
 from runtime.roster import Roster
 from runtime.runs import Runs
-from runtime.starting import START_SECONDS, StartRequest, start_group
+from runtime.starting import START_SECONDS, start_group
 
 __all__ = ["RayWorkerGroup"]
 
@@ -69,6 +70,8 @@ class RayWorkerGroup(Runs, Calls, Care):
         profile: Patterns of worker names, with what a profiler needs in the runtime environment.
         preflight: True checks everything before any constructor runs, False nothing, None all
             but whether a single node reaches itself.
+        free_gpu_memory: What must be free on every GPU before any constructor runs, in bytes or
+            as text (``"60GiB"``); a GPU on which others hold too much fails the preflight.
         expected_plan: A prediction; the start stops when something it promised does not hold.
         failure_policy: What a failure of some ranks means for the others, and how often the
             group may be recovered.
@@ -104,12 +107,16 @@ class RayWorkerGroup(Runs, Calls, Care):
         numa_binding: bool = False,
         profile: Mapping[str, Mapping[str, object]] | Sequence[str] | None = None,
         preflight: bool | None = None,
+        free_gpu_memory: int | str | None = None,
         expected_plan: LaunchPlan | None = None,
         failure_policy: FailurePolicy | None = None,
         max_calls_in_flight: int = MOST_CALLS,
     ) -> None:
         self._ended = True
+        named = getattr(remote_worker_builder, "ray_actor_class_fqn", None)
+        findings = Findings(group_subject(name_prefix, named))
         check_group_arguments(
+            findings,
             cluster=cluster,
             builder=remote_worker_builder,
             env_vars=env_vars,
@@ -120,48 +127,36 @@ class RayWorkerGroup(Runs, Calls, Care):
             failure_policy=failure_policy,
             max_calls_in_flight=max_calls_in_flight,
         )
-        checks = checked_checks(preflight, expected_plan)
-        groups = cluster.get_placement_groups()
-        colocated = cluster.max_colocated_worker_groups
-        share = gpu_share_of(use_gpus=cluster.use_gpus, colocated=colocated)
-        claimed = cluster.claim(name_prefix or remote_worker_builder.ray_actor_class_fqn, share)
+        claim = Claim(cluster)
+        request = start_request(
+            cluster,
+            remote_worker_builder,
+            workers_per_node=workers_per_node,
+            bundle_indices_list=bundle_indices_list,
+            name_prefix=name_prefix,
+            mesh=sharding_annotations,
+            gpu_visibility=gpu_visibility,
+            env_vars=env_vars,
+            force_env_vars=force_env_vars,
+            policy=environment_policy,
+            asynchronous=asynchronous,
+            start_timeout=start_timeout,
+            places=place_arguments(
+                localities=localities,
+                ports_per_worker=ports_per_worker,
+                ports_per_engine=ports_per_engine,
+                numa_binding=numa_binding,
+                profile=profile,
+            ),
+            checks=checked_checks(preflight, expected_plan, free_gpu_memory, findings),
+            claim=claim.take,
+        )
         try:
-            launched = start_group(
-                StartRequest(
-                    backend=cluster.backend,
-                    constructor=(remote_worker_builder.args, remote_worker_builder.kwargs),
-                    groups=tuple(groups),
-                    arguments=GroupArguments(
-                        worker_class=remote_worker_builder.ray_actor_class_fqn,
-                        bundle_counts=tuple(group.bundle_count for group in groups),
-                        workers_per_node=workers_per_node,
-                        bundle_indices_list=bundle_indices_list,
-                        name_prefix=name_prefix,
-                        mesh=sharding_annotations,
-                        gpu_share=share,
-                        gpu_visibility=gpu_visibility,
-                        places=place_arguments(
-                            cluster,
-                            localities=localities,
-                            ports_per_worker=ports_per_worker,
-                            ports_per_engine=ports_per_engine,
-                            numa_binding=numa_binding,
-                            profile=profile,
-                        ),
-                    ),
-                    env_vars=dict(env_vars or {}),
-                    force_env_vars=dict(force_env_vars or {}),
-                    policy=environment_policy or EnvironmentPolicy(),
-                    asynchronous=asynchronous,
-                    start_timeout=start_timeout,
-                    num_gpus_per_node=cluster.num_gpus_per_node,
-                    checks=checks,
-                )
-            )
+            launched = start_group(request, findings)
         except BaseException:
-            cluster.release(claimed)
+            claim.give_back()
             raise
-        self._cluster, self._claimed = cluster, claimed
+        self._cluster, self._claim = cluster, claim
         self._launched = launched
         self._take_care(failure_policy, max_calls_in_flight)
         self._adopt(launched)
@@ -314,13 +309,19 @@ class RayWorkerGroup(Runs, Calls, Care):
             Whether everything ended well. One dead worker does not keep the others.
 
         Raises:
-            PlanError: The worker's class has no such method, or ``timeout`` is not a time;
-                nothing was ended.
+            PlanError: The worker's class has no such method, ``timeout`` is not a time, or
+                ``force`` no truth value; nothing was ended.
         """
         if self._ended:
             return True
-        if timeout is not None:
-            check_seconds(f"worker group {self.name!r}", "timeout", timeout)
+        findings = Findings(f"worker group {self.name!r}")
+        check_end_arguments(timeout, force, findings)
+        if cleanup_method is not None and force is not True:
+            try:
+                self._sender.method(cleanup_method, 0, ())
+            except PlanError as error:
+                findings.include(error)
+        findings.check()
         return self._end(None if force else cleanup_method, timeout).went_well
 
     def _end(self, cleanup_method: str | None, timeout: float | None) -> TeardownReport:
@@ -333,7 +334,7 @@ class RayWorkerGroup(Runs, Calls, Care):
         try:
             self._report = self._carry_out_end(cleanup_method, timeout)
         finally:
-            self._cluster.release(self._claimed)
+            self._claim.give_back()
             PORTS.release(self.plan)
         return self._report
 

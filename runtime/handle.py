@@ -47,7 +47,7 @@ class WorkerHandle:
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise AttributeError(f"{self._rankplan_label} has no method {name!r}{hint}")
         actor = self._rankplan_actor
-        return RemoteMethod(actor.call, actor.stream, name, described, {})
+        return RemoteMethod(actor.call, actor.stream, name, described, {}, self._rankplan_label)
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self._rankplan_methods]
@@ -75,7 +75,7 @@ class WorkerHandle:
 class RemoteMethod:
     """One method of a worker, to be called with ``.remote(...)``."""
 
-    __slots__ = ("_call", "_described", "_name", "_options", "_stream")
+    __slots__ = ("_call", "_described", "_label", "_name", "_options", "_stream")
 
     def __init__(
         self,
@@ -84,7 +84,9 @@ class RemoteMethod:
         name: str,
         described: Mapping[str, object] | None,
         options: Mapping[str, object],
+        label: str = "",
     ) -> None:
+        self._label = label
         self._call = call
         self._stream = stream
         self._name = name
@@ -94,7 +96,9 @@ class RemoteMethod:
     def options(self, **options: object) -> "RemoteMethod":
         """The same method with Ray's call options, such as ``num_returns`` or ``name``."""
         merged = {**self._options, **options}
-        return RemoteMethod(self._call, self._stream, self._name, self._described, merged)
+        return RemoteMethod(
+            self._call, self._stream, self._name, self._described, merged, self._label
+        )
 
     def remote(self, /, *args: object, **kwargs: object) -> Any:
         """Call the method; gives an ``ObjectRef``, or a stream's ``ObjectRefGenerator``.
@@ -109,7 +113,8 @@ class RemoteMethod:
             try:
                 signature.bind(*args, **kwargs)
             except TypeError as error:
-                raise TypeError(f"{self._name}{signature}: {error}") from None
+                told = f"{self._label}: {self._name}{signature}: {error}; nothing was sent"
+                raise TypeError(told) from None
         options = {**_pairs(self._described["options"]), **self._options}
         returns = options.setdefault("num_returns", self._described["returns"])
         if str(self._described["kind"]).endswith("generator") or returns == "streaming":
@@ -120,6 +125,16 @@ class RemoteMethod:
     def __call__(self, *_: object, **__: object) -> None:
         """Refuse a direct call, which would run nothing."""
         raise TypeError(f"call {self._name}.remote(...): the worker lives in another process")
+
+
+class _Default:
+    """Stands for a default that only the class knows."""
+
+    def __repr__(self) -> str:
+        return "..."
+
+
+_DEFAULT = _Default()
 
 
 def _pairs(value: object) -> dict[str, object]:
@@ -138,7 +153,7 @@ def _signature(described: Mapping[str, object]) -> inspect.Signature | None:
     return inspect.Signature(
         [
             inspect.Parameter(
-                name, _KINDS[kind], default=inspect.Parameter.empty if required else None
+                name, _KINDS[kind], default=inspect.Parameter.empty if required else _DEFAULT
             )
             if _KINDS[kind] not in {_KINDS["variadic positional"], _KINDS["variadic keyword"]}
             else inspect.Parameter(name, _KINDS[kind])

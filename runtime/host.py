@@ -9,7 +9,6 @@ then imports the worker's class and unpickles the constructor's arguments.
 import asyncio
 import contextlib
 import ctypes
-import fnmatch
 import hashlib
 import inspect
 import json
@@ -17,9 +16,12 @@ import os
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import ray
 
+from runtime.inherited import drop_inherited
 from runtime.node_facts import Door, bind_process, look, reachable
 from runtime.vitals import Vitals
 from runtime.worker_class import configures, describe_class, extend_search_path, load_class
@@ -84,10 +86,9 @@ class _Body:
 
     def _prepare(self, told: Mapping[str, object]) -> None:
         """Set the rank's environment; nothing of the user's has been imported yet."""
-        patterns = _strings(told["unset"])
-        for name in list(os.environ):
-            if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
-                del os.environ[name]
+        from_node = told["from_node"]
+        if isinstance(from_node, Mapping):
+            drop_inherited(from_node, os.environ)
         variables = told["environment"]
         if isinstance(variables, Mapping):
             os.environ.update(variables)
@@ -125,20 +126,25 @@ class _Body:
 
     def _arguments(
         self, told: Mapping[str, object], given: Sequence[object], kwargs: dict[str, object]
-    ) -> tuple[Sequence[object], dict[str, object]]:
-        """The arguments: joined from parts, and handed on inside the group, where told so."""
-        args = list(given)
-        joins, share = told["join"], told["share"]
+    ) -> list[object]:
+        """The arguments given by position; those by name are joined from parts where told so."""
+        args, joins = list(given), told["join"]
         if isinstance(joins, Mapping) and joins:
             assemble = args.pop(0)
             for name, (count, *how) in joins.items():
                 parts, args = args[:count], args[count:]
                 if callable(assemble):
                     kwargs[name] = assemble(*how, *parts)
-        if isinstance(share, Mapping):
-            for name, method in share.items():
-                kwargs[name] = self._bound(method)(kwargs[name])
-        return args, kwargs
+        return args
+
+    def _shares(
+        self, told: Mapping[str, object], args: list[object], kwargs: dict[str, object]
+    ) -> Iterator[tuple[str, object, Callable[[object], None]]]:
+        """For each argument handed on inside the group: how, what that gives, and its place."""
+        shares = told["share"]
+        for place, method in shares.items() if isinstance(shares, Mapping) else ():
+            given: Any = args if isinstance(place, int) else kwargs
+            yield method, self._bound(method)(given[place]), partial(given.__setitem__, place)
 
     @contextlib.contextmanager
     def _named(self, method: str) -> Iterator[None]:
@@ -188,10 +194,17 @@ class Host(_Body):
                 for _ in result:
                     pass
 
-    def run_stream(self, method: str, /, *args: object, **kwargs: object) -> Iterator[None]:
-        """Run a stream for its effects, as ``drain`` does; the one value says that it has begun."""
+    def serve_stream(
+        self, method: str, told: Mapping[str, object], /, *args: object, **kwargs: object
+    ) -> Iterator[object]:
+        """As ``serve`` for a stream; where nothing comes back, one value says that it has begun."""
         with self._named(method):
-            result = _iterated(method, self._bound(method)(*args, **kwargs))
+            given = self._given(told, args, kwargs)
+            result = _iterated(method, self._bound(method)(*given, **kwargs))
+            if told["returns"]:
+                for value in result:  # noqa: UP028  # as in ``stream``
+                    yield value
+                return
             yield None
             for _ in result:
                 if _is_cancelled():
@@ -205,17 +218,25 @@ class Host(_Body):
         Args:
             method: Which.
             told: ``join``: arguments to be joined, each with the number of its parts and what the
-                function that joins takes before them; ``share``: arguments, each with the method
-                that hands it on inside the group; ``returns``: whether the result comes back;
-                ``clock``: whether its times do.
+                function that joins takes before them; ``share``: arguments, by name or place,
+                each with the method that hands it on inside the group; ``returns``: whether the
+                result comes back; ``clock``: whether its times do.
             args: Where something is to be joined the function and the parts; its arguments.
             kwargs: Its arguments.
         """
         began = time.time()
         with self._named(method):
-            given, named = self._arguments(told, args, kwargs)
-            result = self._bound(method)(*given, **named)
+            result = self._bound(method)(*self._given(told, args, kwargs), **kwargs)
             return _clocked(told, _finished(method, result), began)
+
+    def _given(
+        self, told: Mapping[str, object], args: Sequence[object], kwargs: dict[str, object]
+    ) -> list[object]:
+        """The arguments given by position; those by name are put into ``kwargs``."""
+        given = self._arguments(told, args, kwargs)
+        for share, value, put in self._shares(told, given, kwargs):
+            put(_finished(share, value))
+        return given
 
     def apply(self, function: Callable[..., object], /, *args: object) -> object:
         """Call a function on objects that are here."""
@@ -270,12 +291,19 @@ class AsyncHost(_Body):
                 for _ in result:
                     await asyncio.sleep(0)
 
-    async def run_stream(
-        self, method: str, /, *args: object, **kwargs: object
-    ) -> AsyncIterator[None]:
-        """As ``Host.run_stream``."""
-        yield None
-        await self.drain(method, *args, **kwargs)
+    async def serve_stream(
+        self, method: str, told: Mapping[str, object], /, *args: object, **kwargs: object
+    ) -> AsyncIterator[object]:
+        """As ``Host.serve_stream``."""
+        with self._named(method):
+            given = await self._given(told, args, kwargs)
+            if not told["returns"]:
+                yield None
+            async for value in self._values(method, given, kwargs):
+                if told["returns"]:
+                    yield value
+                else:
+                    await asyncio.sleep(0)
 
     async def serve(
         self, method: str, told: Mapping[str, object], /, *args: object, **kwargs: object
@@ -283,11 +311,19 @@ class AsyncHost(_Body):
         """As ``Host.serve``."""
         began = time.time()
         with self._named(method):
-            given, named = self._arguments(told, args, kwargs)
-            result = self._bound(method)(*given, **named)
+            result = self._bound(method)(*await self._given(told, args, kwargs), **kwargs)
             if inspect.isawaitable(result):
                 result = await result
             return _clocked(told, _finished(method, result), began)
+
+    async def _given(
+        self, told: Mapping[str, object], args: Sequence[object], kwargs: dict[str, object]
+    ) -> list[object]:
+        """As ``Host._given``."""
+        given = self._arguments(told, args, kwargs)
+        for share, value, put in self._shares(told, given, kwargs):
+            put(_finished(share, await value if inspect.isawaitable(value) else value))
+        return given
 
     async def apply(self, function: Callable[..., object], /, *args: object) -> object:
         """As ``Host.apply``."""
@@ -298,15 +334,21 @@ class AsyncHost(_Body):
     ) -> AsyncIterator[object]:
         """Call a method and yield its values one by one."""
         with self._named(method):
-            result = self._bound(method)(*args, **kwargs)
-            if inspect.isawaitable(result):
-                result = await result
-            if inspect.isasyncgen(result):
-                async for value in result:
-                    yield value
-            else:
-                for value in _iterated(method, result):
-                    yield value
+            async for value in self._values(method, args, kwargs):
+                yield value
+
+    async def _values(
+        self, method: str, args: Sequence[object], kwargs: Mapping[str, object]
+    ) -> AsyncIterator[object]:
+        result = self._bound(method)(*args, **kwargs)
+        if inspect.isawaitable(result):
+            result = await result
+        if inspect.isasyncgen(result):
+            async for value in result:
+                yield value
+        else:
+            for value in _iterated(method, result):
+                yield value
 
 
 def _clocked(told: Mapping[str, object], result: object, began: float) -> object:
@@ -322,6 +364,9 @@ def _task_name() -> str:
 
 def _is_cancelled() -> bool:
     """Whether the caller has cancelled the call that runs."""
+    if not ray.is_initialized():
+        # Asking for the context would start Ray.
+        return False
     context = ray.get_runtime_context()
     try:
         return context.is_canceled()
@@ -367,10 +412,6 @@ def _resolved(payload: object) -> tuple[list[object], dict[str, object]]:
 def _pair(payload: object) -> tuple[Sequence[object], Mapping[str, object]]:
     args, kwargs = payload if isinstance(payload, tuple) else ((), {})
     return args, kwargs
-
-
-def _strings(value: object) -> list[str]:
-    return [str(each) for each in value] if isinstance(value, list | tuple) else []
 
 
 def _hold_port() -> socket.socket:

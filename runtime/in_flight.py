@@ -2,10 +2,16 @@
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
+from attrs import frozen
+
+from planner.outcomes import RankIdentity
 from runtime.backend import Backend, Reference
 from runtime.errors import ExecutionError
+from runtime.gather import add_text, error_of
+from runtime.watching import Watch
 
 __all__ = ["MOST_CALLS", "InFlight", "TooManyCallsError", "first_of"]
 
@@ -27,6 +33,24 @@ class TooManyCallsError(ExecutionError):
     """As many calls are under way as the group allows; nothing was sent."""
 
 
+@frozen(eq=False)
+class _Call:
+    """One call: a reference for each rank that has not returned, whose number may be unknown."""
+
+    method: str
+    ranks: Sequence[int]
+    references: list[Reference]
+
+    def without(self, returned: AbstractSet[Reference]) -> "_Call":
+        """What is left of it."""
+        left = [place for place, each in enumerate(self.references) if each not in returned]
+        return _Call(
+            self.method,
+            [self.ranks[place] for place in left] if self.ranks else (),
+            [self.references[place] for place in left],
+        )
+
+
 class InFlight:
     """The calls of a group that have not returned, oldest first.
 
@@ -43,7 +67,8 @@ class InFlight:
     def __init__(self, backend: Backend, group: str, limit: int) -> None:
         self.limit = limit
         self._backend, self._group = backend, group
-        self._calls: deque[list[Reference]] = deque()
+        self._calls: deque[_Call] = deque()
+        self._left: list[tuple[str, Watch, Mapping[int, RankIdentity]]] = []
         self._count = 0
         self._unseen, self._pause = 0, 0
         self._lock = threading.Lock()
@@ -53,12 +78,44 @@ class InFlight:
         """How many are under way, as far as was looked."""
         return self._count
 
+    def leave(
+        self, subject: str, calls: Mapping[int, Reference], identities: Mapping[int, RankIdentity]
+    ) -> None:
+        """Note calls whose answers nobody takes; what they raise, the next call tells.
+
+        Args:
+            subject: What was called, for messages.
+            calls: What each rank's call gave.
+            identities: Who the ranks are.
+        """
+        with self._lock:
+            watch = Watch(self._backend, {each: rank for rank, each in calls.items()})
+            self._left.append((subject, watch, identities))
+
+    def _tell_what_was_left(self) -> None:
+        with self._lock:
+            for _, watch, _ in self._left:
+                if watch.left:
+                    watch.look(0.0)
+            self._left = [each for each in self._left if each[1].left or each[1].errors]
+            failed = next((each for each in self._left if each[1].errors), None)
+            if failed is not None:
+                self._left.remove(failed)
+        if failed is not None:
+            subject, watch, identities = failed
+            error = error_of(subject, watch.gathered(), identities)
+            add_text(error, "\n  told by the next call of the group, of which nothing was sent")
+            raise error
+
     def admit(self, calls: int) -> None:
         """Refuse that many more calls when they would be too many.
 
         Raises:
             TooManyCallsError: They would.
+            WorkerGroupError: A call that was left to itself has failed meanwhile.
         """
+        if self._left:
+            self._tell_what_was_left()
         with self._lock:
             if self._count + calls > self.limit:
                 self._look_at_all()
@@ -69,7 +126,9 @@ class InFlight:
                     "or start the group with a higher max_calls_in_flight"
                 )
 
-    def sent(self, references: Sequence[Reference]) -> None:
+    def sent(
+        self, references: Sequence[Reference], method: str = "", ranks: Sequence[int] = ()
+    ) -> None:
         """Note calls that were sent, one item per rank.
 
         A call that returns several objects gives a list; they are there at the same time, so
@@ -81,14 +140,49 @@ class InFlight:
             for each in references
             if (first := first_of(each)) is not None and not self._backend.is_stream(first)
         ]
+        if ranks and len(counted) < len(references):
+            known = {
+                first: rank
+                for each, rank in zip(references, ranks, strict=True)
+                if (first := first_of(each)) is not None
+            }
+            ranks = [known[each] for each in counted]
         with self._lock:
             if self._unseen < self._pause:
                 self._unseen += 1
             else:
                 self._look_at_the_oldest()
             if counted:
-                self._calls.append(counted)
+                self._calls.append(_Call(method, ranks, counted))
                 self._count += len(counted)
+
+    def behind(self, waiting: Mapping[int, Reference]) -> list[tuple[str, list[int]]]:
+        """Which calls have not begun, where a rank takes one after the other.
+
+        Args:
+            waiting: Calls that have not answered, by rank.
+
+        Returns:
+            For each earlier call that still runs or waits, its method and the ranks that it
+            holds; a rank counts for the oldest only.
+        """
+        with self._lock:
+            calls = list(self._calls)
+        left, held_by = dict(waiting), dict[int, int]()
+        found: dict[int, list[int]] = {}
+        for place, call in enumerate(calls):
+            if left.keys().isdisjoint(call.ranks):
+                continue
+            _, rest = self._backend.wait(call.references, len(call.references), 0)
+            running = set(rest)
+            for rank, reference in zip(call.ranks, call.references, strict=False):
+                if rank in left and reference == left[rank]:
+                    del left[rank]
+                    if rank in held_by:
+                        found.setdefault(held_by[rank], []).append(rank)
+                elif rank in left and reference in running:
+                    held_by.setdefault(rank, place)
+        return [(calls[place].method, sorted(ranks)) for place, ranks in sorted(found.items())]
 
     def _look_at_the_oldest(self) -> None:
         # Calls return about in the order in which they were sent. A look at one that still runs
@@ -96,17 +190,20 @@ class InFlight:
         self._unseen = 0
         while self._calls:
             oldest = self._calls[0]
-            ready, rest = self._backend.wait(oldest, len(oldest), 0)
+            ready, rest = self._backend.wait(oldest.references, len(oldest.references), 0)
             self._count -= len(ready)
             if rest:
-                self._calls[0] = rest
+                self._calls[0] = oldest.without(set(ready))
                 self._pause = min(2 * self._pause + 1, _MOST_UNSEEN)
                 return
             self._calls.popleft()
         self._pause = 0
 
     def _look_at_all(self) -> None:
-        references = [each for call in self._calls for each in call]
-        _, rest = self._backend.wait(references, len(references), 0) if references else ([], [])
-        self._calls = deque([rest] if rest else [])
-        self._count = len(rest)
+        references = [each for call in self._calls for each in call.references]
+        if references:
+            ready, rest = self._backend.wait(references, len(references), 0)
+            gone = set(ready)
+            left = (call.without(gone) for call in self._calls)
+            self._calls = deque(call for call in left if call.references)
+            self._count = len(rest)

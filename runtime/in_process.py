@@ -11,7 +11,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -227,12 +227,14 @@ class Process:
         else:
             self._end(job, seconds + self._slept, lambda: answer(value))
 
-    def _produce(self, job: Job, stream: Stream, values: Iterator[object], seconds: float) -> None:
+    def _produce(
+        self, job: Job, stream: Stream, values: Generator[object, None, None], seconds: float
+    ) -> None:
         def produce() -> None:
             if self.death is not None:
                 return
             if stream.is_finished:
-                self._end(job, 0.0, stream.finish)
+                self._call(job, values.close, 0.0, lambda _: stream.finish())
                 return
             item = Item(self.world)
             try:
@@ -305,7 +307,11 @@ async def _awaited(
 
 
 async def _streamed(
-    process: Process, job: Job, stream: Stream, values: AsyncIterator[object], seconds: float
+    process: Process,
+    job: Job,
+    stream: Stream,
+    values: AsyncGenerator[object, None],
+    seconds: float,
 ) -> None:
     try:
         await asyncio.sleep(seconds)
@@ -316,6 +322,9 @@ async def _streamed(
             wanted = asyncio.Event()
             stream.when_wanted(wanted.set)
             await wanted.wait()
+            if stream.is_finished:
+                break
+        await values.aclose()
     except Exception as error:  # noqa: BLE001  # whatever the user's code raises
         job.fail(copied(error))
     except (_ExitError, SystemExit) as left:
@@ -353,4 +362,4 @@ def inside_current(running: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any
     return running if process is None else _Inside(process, running)
 
 
-_FAULTY = frozenset({"start", "call", "drain", "stream", "serve"})
+_FAULTY = frozenset({"start", "call", "drain", "stream", "serve", "serve_stream"})

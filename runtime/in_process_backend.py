@@ -1,5 +1,6 @@
 """``Backend`` over plain objects in this process: no Ray, no processes, virtual time, a seed."""
 
+import asyncio
 import itertools
 import os
 import threading
@@ -16,16 +17,20 @@ from planner.class_source import ClassFacts, scan_class
 from planner.group import FULL_GPU, GroupSpec, HostRequest
 from planner.interpreter import DriverInterpreter, Interpreter
 from planner.inventory import BundleFacts
-from runtime.backend import OutOfTimeError, WordsOfDeath
+from planner.node_environment import group_node_variables
+from runtime.backend import Looked, OutOfTimeError, WordsOfDeath
 from runtime.faults import Fault, Faults
 from runtime.in_process import Process, inside_current
 from runtime.in_process_hosts import WorldCompanion, address_of, host_body
-from runtime.in_process_objects import Item, Job, ProcessDiedError, Stream, held
+from runtime.in_process_objects import Item, Job, ProcessDiedError, Stream, StreamEnd, held
 from runtime.observe import source_of
 from runtime.virtual_time import VirtualLoop, VirtualTime
 from runtime.worker_class import ask_configure_worker, probe_class
 
 __all__ = ["InProcessActor", "InProcessGroup", "World"]
+
+_SMALL = 100 * 1024
+"""Up to how many bytes a value comes to its caller by itself."""
 
 
 @frozen
@@ -173,6 +178,12 @@ class World:
             self.time.at(ends, lambda: None)
             self.time.run_until(lambda: self.time.now >= ends, ends)
 
+    async def rest(self, seconds: float) -> None:
+        """Let virtual time pass, unless nothing is under way any more."""
+        with self.lock:
+            self.time.run_until(lambda: False, self.time.now + seconds)
+        await asyncio.sleep(0)
+
     def start_host(self, request: HostRequest, group: InProcessGroup) -> InProcessActor:
         """Make a process."""
         node, gpu = group.bundles[request.bundle]
@@ -262,11 +273,18 @@ class World:
                 return any(e.error for e in references) or all(e.is_ready for e in references)
 
             if not self.time.run_until(is_over, ends):
-                raise OutOfTimeError
+                raise OutOfTimeError(f"not all were there after {timeout:g} s")
             failed = [each for each in references if each.error is not None]
             for each in sorted(failed, key=lambda each: each.done_at):
                 each.load()
             return [each.load() for each in references]
+
+    def look(self, references: Sequence[Item]) -> Looked:
+        """As on Ray: large values are left where they are."""
+        errors = {each: each.error for each in references if each.error is not None}
+        return Looked(
+            {e: e.load() for e in references if e not in errors and e.size <= _SMALL}, errors
+        )
 
     def cancel(self, reference: Item | Stream) -> None:
         """End a call that is queued, or a stream; a call that runs goes on."""
@@ -274,9 +292,9 @@ class World:
             for process in self.processes.values():
                 process.cancel(reference)
 
-    def end_of(self, stream: Stream) -> Stream:
-        """The stream itself: cancelling ends it at once."""
-        return stream
+    def end_of(self, stream: Stream) -> StreamEnd:
+        """Ready as soon as the worker is through, though values may wait to be taken."""
+        return StreamEnd(stream)
 
     def cause_of(self, error: BaseException) -> BaseException:
         """The error itself: nothing is wrapped here."""
@@ -342,7 +360,11 @@ class World:
         questions = [(spec.gpu_share / FULL_GPU, each) for each in bundle_indices]
         with _environment_aside():
             return ask_configure_worker(
-                spec.worker_class, environment, questions, num_gpus_per_node
+                spec.worker_class,
+                environment,
+                questions,
+                num_gpus_per_node,
+                group_node_variables(spec.environment, spec.interpreter).told(),
             )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any, Protocol, Self
 
+from attrs import frozen
 from ray import cloudpickle
 from ray.exceptions import ActorDiedError
 
@@ -18,6 +19,7 @@ __all__ = [
     "Job",
     "ProcessDiedError",
     "Stream",
+    "StreamEnd",
     "copied",
     "dumped",
     "fetched",
@@ -68,6 +70,11 @@ class Item:
     def error(self) -> BaseException | None:
         """The error that is there in place of the object."""
         return self._error
+
+    @property
+    def size(self) -> int:
+        """How many bytes the object has."""
+        return len(self._blob)
 
     def set(self, value: object) -> None:
         """Put the object there; it is serialised now."""
@@ -124,10 +131,13 @@ class Stream:
         if not self.items:
             raise StopIteration
         item = self.items.popleft()
+        self._go_on()
+        return item
+
+    def _go_on(self) -> None:
         resume, self._resume = self._resume, None
         if resume is not None:
             resume()
-        return item
 
     def add(self, item: Item) -> None:
         """One more object."""
@@ -141,13 +151,27 @@ class Stream:
             item.fail(error)
             self.items.append(item)
         self.is_finished = True
+        self._go_on()
 
     def when_wanted(self, produce: Callable[[], None]) -> None:
         """Have the next object made: now, or when one that waits has been taken."""
-        if self._limit is None or len(self.items) < self._limit:
+        if self._limit is None or len(self.items) < self._limit or self.is_finished:
             produce()
         else:
             self._resume = produce
+
+
+@frozen
+class StreamEnd:
+    """Stands for the end of a stream on its worker; it has no value."""
+
+    stream: Stream
+    error: BaseException | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the worker is through."""
+        return self.stream.is_finished
 
 
 class Job:

@@ -66,6 +66,7 @@ class NodeOutcome:
 
     Attributes:
         node_id: The node, as Ray names it.
+        address: Its address; empty when Ray does not know the node.
         host: Its host name; empty when it did not answer.
         built: Whether it was built now; False when it was there already.
         problem: What went wrong; empty when the node is ready.
@@ -73,6 +74,7 @@ class NodeOutcome:
     """
 
     node_id: str
+    address: str = ""
     host: str = ""
     built: bool = False
     problem: str = ""
@@ -115,6 +117,9 @@ def get_actor_python_env(actor_class_fqn: str) -> str:
     Raises:
         ValueError: The class is not registered; the error says how to register it.
     """
+    given: object = actor_class_fqn
+    if not isinstance(given, str):
+        raise ValueError(f"{given!r} is not the full name of a class: give 'package.Class'")  # noqa: TRY004
     text = ACTOR_ENVIRONMENT_REGISTRY.get(actor_class_fqn)
     if text is not None:
         return text
@@ -137,6 +142,13 @@ def interpreter_of(actor_class_fqn: str) -> Interpreter:
     """
     text = ACTOR_ENVIRONMENT_REGISTRY.get(actor_class_fqn)
     path = f"ACTOR_ENVIRONMENT_REGISTRY[{actor_class_fqn!r}]"
+    entry: object = text
+    if entry is not None and not isinstance(entry, str):
+        Findings("python environment").fail(
+            path,
+            f"a value of type {type(entry).__name__}",
+            "give the absolute path of an interpreter, 'uv run ...' or 'uv pip install ...'",
+        )
     facts = observe_interpreter_facts()
     interpreter = parse_interpreter(text, facts, path)
     if not isinstance(interpreter, BuiltEnvironment):
@@ -306,12 +318,14 @@ def _on_nodes(spec: BuildSpec, node_ids: Sequence[str]) -> list[NodeOutcome]:
     for answer in late:
         ray.cancel(answer, force=True)
     answered = set(done)
-    return [
+    addresses = {str(each["NodeID"]): str(each["NodeManagerAddress"]) for each in ray.nodes()}
+    outcomes = [
         _outcome(node, answer)
         if answer in answered
         else NodeOutcome(node_id=node, problem=f"it did not answer within {seconds:g} s")
         for node, answer in answers.items()
     ]
+    return [evolve(each, address=addresses.get(each.node_id, "")) for each in outcomes]
 
 
 def _outcome(node_id: str, answer: ray.ObjectRef[BuildOutcome]) -> NodeOutcome:
@@ -332,7 +346,9 @@ def _text(interpreter: Interpreter, failures: Sequence[NodeOutcome]) -> str:
     """Nodes with the same problem share a paragraph: a hundred nodes fail for one reason."""
     nodes: dict[tuple[str, str], list[str]] = {}
     for each in failures:
-        name = f"{each.node_id[:12]} ({each.host})" if each.host else each.node_id[:12]
+        known = [text for text in (each.host, each.address and each.node_id[:12]) if text]
+        name = each.address or each.node_id[:12]
+        name = f"{name} ({', '.join(known)})" if known else name
         nodes.setdefault((each.problem, each.output), []).append(name)
     lines = [
         f"{len(failures)} nodes do not have the interpreter {describe_interpreter(interpreter)}"

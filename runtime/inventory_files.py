@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from os import PathLike
 from pathlib import Path
 
 from planner.findings import Finding, Findings, PlanError
@@ -25,7 +26,7 @@ def read_inventory(path: str | Path) -> Inventory:
         PlanError: The file can't be read, is not well-formed, or describes no cluster; every
             problem is in the error, each with the file and the place in it.
     """
-    file = Path(path)
+    file = _file(path)
     findings = Findings(f"inventory {str(file)!r}")
     kind = _kind(file, findings)
     text = _text(file, findings)
@@ -43,10 +44,15 @@ def write_inventory(inventory: Inventory, path: str | Path) -> None:
     """Write an inventory so that ``read_inventory`` gives an equal one.
 
     Raises:
-        PlanError: The file's name ends in neither ``.toml`` nor ``.json``, or it can't be written.
+        PlanError: It is no inventory, the file's name ends in neither ``.toml`` nor ``.json``, or
+            it can't be written.
     """
-    file = Path(path)
+    file = _file(path)
     findings = Findings(f"inventory {str(file)!r}")
+    given: object = inventory
+    if not isinstance(given, Inventory):
+        problem = f"a value of type {type(given).__name__}"
+        findings.fail("inventory", problem, "give an Inventory, as observe_inventory() makes it")
     kind = _kind(file, findings)
     data = inventory_to_data(inventory)
     text = json.dumps(data, indent=2) + "\n" if kind == ".json" else _toml(data)
@@ -54,6 +60,13 @@ def write_inventory(inventory: Inventory, path: str | Path) -> None:
         file.write_text(text, encoding="utf-8")
     except OSError as error:
         findings.fail("file", f"it can't be written: {error.strerror}", "choose another place")
+
+
+def _file(path: object) -> Path:
+    if not isinstance(path, str | PathLike):
+        problem = f"a value of type {type(path).__name__}"
+        Findings("inventory").fail("path", problem, "give the path of a file")
+    return Path(path)
 
 
 def _kind(file: Path, findings: Findings) -> str:

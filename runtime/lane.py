@@ -90,8 +90,22 @@ class Lane:
         self, method: str, timeout: float | None, ranks: Sequence[int] | None = None, *more: object
     ) -> dict[int, Any]:
         wanted = self._by_node(self.roster if ranks is None else ranks)
-        limit = ANSWER_SECONDS if timeout is None else timeout
-        ends = self._backend.now() + limit
+        ends = self._backend.now() + (ANSWER_SECONDS if timeout is None else timeout)
+        found, lost = self._asked(method, ends, wanted, *more)
+        if lost:
+            # Its workers may be well: a companion that died is replaced, once.
+            again, _ = self._asked(method, ends, {each: wanted[each] for each in lost}, *more)
+            found.update(again)
+        return found
+
+    def _asked(
+        self,
+        method: str,
+        ends: float,
+        wanted: Mapping[str, Mapping[int, Mapping[str, Any]]],
+        *more: object,
+    ) -> tuple[dict[int, Any], list[str]]:
+        """The answers, and the nodes whose companion turned out to be dead."""
         asked: dict[str, Reference] = {}
         live = self._backend.live_nodes() if wanted.keys() - self._companions.keys() else wanted
         for node_id, told in wanted.items():
@@ -100,8 +114,10 @@ class Lane:
                 actor = self._companion(node_id)
                 asked[node_id] = getattr(actor, method).remote(told, *more)
         found: dict[int, Any] = {}
+        lost: list[str] = []
         if asked:
-            self._backend.wait(list(asked.values()), len(asked), limit)
+            left = max(0.0, ends - self._backend.now())
+            self._backend.wait(list(asked.values()), len(asked), left)
         for node_id, reference in asked.items():
             ready, _ = self._backend.wait([reference], 1, 0)
             try:
@@ -113,10 +129,10 @@ class Lane:
             except Exception as error:
                 if self._backend.words_of_death(error) is None:
                     raise
-                # Its node is gone, or the companion is: those ranks are out of reach.
+                lost.append(node_id)
                 with self._lock:
                     self._companions.pop(node_id, None)
-        return found
+        return found, lost
 
     def _by_node(self, ranks: Any) -> dict[str, dict[int, Mapping[str, Any]]]:
         wanted: dict[str, dict[int, Mapping[str, Any]]] = {}

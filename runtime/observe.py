@@ -85,15 +85,17 @@ def _accelerator_type(resources: Mapping[str, float]) -> str:
 def observe_bundles(groups: Sequence[PlacementGroup]) -> tuple[BundleFacts, ...]:
     """On which node each bundle landed, by placement group and bundle; GPU ids are not known."""
     addresses = {str(each["NodeID"]): str(each["NodeManagerAddress"]) for each in ray.nodes()}
+    tables = [placement_group_table(group) for group in groups]
     return tuple(
         BundleFacts(
             placement_group=index,
             bundle=bundle,
             node_id=node_id,
             address=addresses.get(node_id, ""),
+            resources=tuple(sorted(table["bundles"].get(bundle, {}).items())),
         )
-        for index, group in enumerate(groups)
-        for bundle, node_id in sorted(placement_group_table(group)["bundles_to_node_id"].items())
+        for index, table in enumerate(tables)
+        for bundle, node_id in sorted(table["bundles_to_node_id"].items())
     )
 
 

@@ -10,13 +10,14 @@ from planner.dispatch import Transport, choose_transport
 from planner.findings import Findings
 from runtime.backend import Backend
 
-__all__ = ["payload_size", "record_unsendable", "ship"]
+__all__ = ["is_plain", "payload_size", "record_unsendable", "ship", "try_to_send"]
 
 _LOOKED_AT = 256
 """How many elements of a container are looked at; a larger one counts as of unknown size."""
 
 
 _NUMBERS = frozenset({int, float, bool, type(None)})
+_PLAIN = _NUMBERS | {str, bytes, bytearray}
 
 
 def ship(backend: Backend, value: object, receivers: int, calls: int) -> object:
@@ -74,6 +75,33 @@ def record_unsendable(path: str, value: object, error: Exception, findings: Find
         f"({type(cause).__name__}: {reason})",
         "give data that pickle can send to another process",
     )
+
+
+def try_to_send(backend: Backend, path: str, value: object, findings: Findings) -> None:
+    """Find out whether a value can be serialised; what that gives is dropped."""
+    try:
+        backend.put(value)
+    except Exception as error:  # noqa: BLE001  # serialising runs code of the value's type
+        record_unsendable(path, value, error, findings)
+
+
+def is_plain(value: object) -> bool:
+    """Whether a value consists of numbers, text, arrays and plain containers alone.
+
+    Such a value can always be serialised.
+    """
+    if type(value) in _PLAIN:
+        return True
+    if type(value) in {list, tuple, set, frozenset}:
+        parts: Any = value
+        return _PLAIN.issuperset(map(type, parts)) or all(map(is_plain, parts))
+    if isinstance(value, dict) and type(value) is dict:
+        return all(map(is_plain, value)) and all(map(is_plain, value.values()))
+    if type(value) is np.ndarray:
+        return not value.dtype.hasobject
+    torch: Any = sys.modules.get("torch")
+    tensor: Any = value
+    return torch is not None and type(value) is torch.Tensor and tensor.layout is torch.strided
 
 
 def payload_size(value: object) -> int | None:

@@ -29,7 +29,6 @@ class NodeLostError(ExecutionError):
 
 
 def place_arguments(
-    cluster: object,
     *,
     localities: Mapping[str, object] | None,
     ports_per_worker: int,
@@ -48,7 +47,6 @@ def place_arguments(
         numa_binding=numa,
         profile=profile,
         profile_variable=os.environ.get(PROFILE_VARIABLE),
-        topology=getattr(cluster, "places", ()),
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import ray
 from attrs import evolve, frozen
 
+from planner.amounts import checked_size
 from planner.difference import PlanDifference, difference
 from planner.environment import EnvironmentSources, environment_values
 from planner.findings import Findings, PlanError
@@ -80,10 +81,12 @@ class Checks:
         preflight: True checks everything, False nothing; None checks that nodes reach rank 0
             only when there are several.
         expected: A prediction that must hold; None for none.
+        free_gpu_memory: Bytes that must be free on every GPU; 0 for no matter.
     """
 
     preflight: bool | None = None
     expected: LaunchPlan | None = None
+    free_gpu_memory: int = 0
 
 
 @frozen(kw_only=True)
@@ -99,13 +102,10 @@ class Checked:
     meeting_address: str | None = None
 
 
-def checked_checks(preflight: object, expected: object) -> Checks:
-    """The checks, from a caller's arguments.
-
-    Raises:
-        PlanError: An argument is of the wrong type; nothing was started.
-    """
-    findings = Findings("worker group")
+def checked_checks(
+    preflight: object, expected: object, free_gpu_memory: object, findings: Findings
+) -> Checks:
+    """The checks, from a caller's arguments; what is wrong is added to ``findings``."""
     wanted = preflight if isinstance(preflight, bool) else None
     if preflight is not None and wanted is None:
         findings.add("preflight", f"{preflight!r} is no choice", "give True, False or None")
@@ -115,8 +115,16 @@ def checked_checks(preflight: object, expected: object) -> Checks:
             f"a value of type {type(expected).__name__}",
             "give a LaunchPlan, as predict_launch makes it, or None",
         )
-    findings.check()
-    return Checks(preflight=wanted, expected=expected if isinstance(expected, LaunchPlan) else None)
+    free = checked_size("free_gpu_memory", free_gpu_memory, findings)
+    if free and preflight is False:
+        findings.add(
+            "free_gpu_memory", "preflight=False looks at no GPU", "leave one of the two out"
+        )
+    return Checks(
+        preflight=wanted,
+        expected=expected if isinstance(expected, LaunchPlan) else None,
+        free_gpu_memory=free,
+    )
 
 
 def look_for(spec: GroupSpec, sources: EnvironmentSources, checks: Checks) -> dict[str, object]:
@@ -186,6 +194,7 @@ def preflight(
             python=platform.python_version(),
             ray=ray.__version__,
             exclusive_gpus=spec.gpu_share == FULL_GPU,
+            free_gpu_memory=checks.free_gpu_memory,
         ),
     )
     visitors = _visitors(looks, everyone=checks.preflight is True)

@@ -56,7 +56,8 @@ def import_class(full_name: str, runtime_env: Mapping[str, Any], node_id: str) -
     """
     probe = ray.remote(num_cpus=0, max_calls=1)(worker_class.probe_class)
     asked = _on_node(probe, runtime_env, node_id).remote(full_name)
-    answer: Mapping[str, Any] = _get([asked], IMPORT_SECONDS, f"importing {full_name}")[0]
+    what = f"importing {full_name} on node {_address(node_id)}"
+    answer: Mapping[str, Any] = _get([asked], IMPORT_SECONDS, what)[0]
     return ClassFacts(
         asynchronous=answer["asynchronous"],
         configures=answer["configures"],
@@ -71,17 +72,23 @@ def ask_configure_worker(
     environment: Mapping[str, str],
     questions: Sequence[tuple[float, object]],
     num_gpus_per_node: int,
+    from_node: Mapping[str, object],
 ) -> list[object]:
     """What a class's ``configure_worker`` answers for each worker, in the workers' interpreter."""
     # Its process ends with it: as a host it would have imported the class too early.
     probe = ray.remote(num_cpus=0, max_calls=1)(worker_class.ask_configure_worker)
     asked = _on_node(probe, runtime_env, node_id).remote(
-        full_name, environment, questions, num_gpus_per_node
+        full_name, environment, questions, num_gpus_per_node, from_node
     )
-    answers: list[object] = _get(
-        [asked], IMPORT_SECONDS, f"asking configure_worker of {full_name}"
-    )[0]
+    what = f"asking configure_worker of {full_name} on node {_address(node_id)}"
+    answers: list[object] = _get([asked], IMPORT_SECONDS, what)[0]
     return answers
+
+
+def _address(node_id: str) -> str:
+    """How a user knows a node."""
+    found = (str(each["NodeManagerAddress"]) for each in ray.nodes() if each["NodeID"] == node_id)
+    return next(found, node_id)
 
 
 def _on_node(probe: Any, runtime_env: Mapping[str, Any], node_id: str) -> Any:
@@ -98,7 +105,8 @@ def _get(refs: Sequence["ray.ObjectRef[Any]"], seconds: float, what: str) -> lis
         return ray.get(list(refs), timeout=seconds)
     except RayTaskError as error:
         cause = error.cause if isinstance(error.cause, Exception) else error
-        raise dual_error(cause, f"{what} failed: {type(cause).__name__}: {cause}") from cause
+        told = "".join(f"; {note}" for note in getattr(cause, "__notes__", ()))
+        raise dual_error(cause, f"{what} failed: {type(cause).__name__}: {cause}{told}") from cause
     except GetTimeoutError as error:
         for ref in refs:
             ray.cancel(ref, force=True)

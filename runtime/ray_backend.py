@@ -1,5 +1,6 @@
 """The runtime's effects on Ray. Nothing is decided here."""
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ from ray.exceptions import (
     RayTaskError,
     WorkerCrashedError,
 )
+from ray.experimental import get_local_object_locations
 from ray.util import list_named_actors
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import (
@@ -32,18 +34,21 @@ from planner.class_source import ClassFacts, scan_class
 from planner.group import FULL_GPU, GroupSpec, HostRequest
 from planner.interpreter import Interpreter
 from planner.inventory import BundleFacts
+from planner.node_environment import group_node_variables
 from runtime import (
     batch_bytes,
     batches,
+    carrying,
     companion,
     handle,
     host,
+    inherited,
     node_facts,
     probes,
     vitals,
     worker_class,
 )
-from runtime.backend import OutOfTimeError, Reference, WordsOfDeath
+from runtime.backend import Looked, OutOfTimeError, Reference, WordsOfDeath
 from runtime.batch_bytes import pack
 from runtime.interpreters import interpreter_of, prepare_interpreter
 from runtime.observe import observe_bundles, source_of
@@ -68,6 +73,7 @@ _PARSER = threading.Lock()
 
 # Hosts and handles travel by value: the other side may not have rankplan installed.
 cloudpickle.register_pickle_by_value(host)
+cloudpickle.register_pickle_by_value(inherited)
 cloudpickle.register_pickle_by_value(worker_class)
 cloudpickle.register_pickle_by_value(handle)
 cloudpickle.register_pickle_by_value(probes)
@@ -76,6 +82,8 @@ cloudpickle.register_pickle_by_value(node_facts)
 cloudpickle.register_pickle_by_value(companion)
 cloudpickle.register_pickle_by_value(batches)
 cloudpickle.register_pickle_by_value(batch_bytes)
+cloudpickle.register_pickle_by_value(carrying)
+carrying.carry_named_sharding()
 
 _HOST = ray.remote(host.Host)
 _ASYNC_HOST = ray.remote(host.AsyncHost)
@@ -97,6 +105,10 @@ class RayBackend:
     def pause(self, seconds: float) -> None:
         """Sleep."""
         time.sleep(seconds)
+
+    async def rest(self, seconds: float) -> None:
+        """``asyncio.sleep``."""
+        await asyncio.sleep(seconds)
 
     def start_host(self, request: HostRequest, group: PlacementGroup) -> ActorHandle[Any]:
         """Submit one host actor; returns at once."""
@@ -214,7 +226,23 @@ class RayBackend:
             if isinstance(error, RayTaskError):
                 # A worker's own timeout, which is a failure like any other.
                 raise
-            raise OutOfTimeError from error
+            raise OutOfTimeError(f"not all were there after {timeout:g} s") from error
+
+    def look(self, references: Sequence[ObjectRef[Any]]) -> Looked:
+        """What Ray keeps in this process: small values, and errors of up to 100 KiB.
+
+        The rest are in a node's store, and this process, which owns them, knows in whose.
+        """
+        places = get_local_object_locations(list(references))
+        away = {e for e, it in places.items() if it["node_ids"] or it["did_spill"]}
+        values: dict[Reference, Any] = {}
+        errors: dict[Reference, BaseException] = {}
+        for each in (each for each in references if each not in away):
+            try:
+                values[each] = ray.get(each)
+            except Exception as error:  # noqa: BLE001  # any type: it is the user's
+                errors[each] = self.cause_of(error)
+        return Looked(values, errors)
 
     def cancel(self, reference: Reference) -> None:
         """``ray.cancel``; between two values of a stream Ray closes the worker's generator."""
@@ -295,6 +323,7 @@ class RayBackend:
             environment,
             [(spec.gpu_share / FULL_GPU, each) for each in bundle_indices],
             num_gpus_per_node,
+            group_node_variables(spec.environment, spec.interpreter).told(),
         )
 
 

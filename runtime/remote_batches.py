@@ -6,18 +6,18 @@ from typing import Any, Generic, TypeVar, cast
 from attrs import field, frozen
 
 from planner.call_requests import ArgumentPlan, Route
-from planner.resharding import Part, Receiver, RowSpan
+from planner.resharding import Part, Receiver, RowSpan, parts_sent
+from planner.slice_results import SliceResult, unlike_slices
 from planner.slicing import SlicePlan, restore_order
-from runtime.backend import Actor, Backend, Reference
+from runtime.backend import Actor, Backend, OutOfTimeError, Reference
 from runtime.batch_bytes import cut
-from runtime.batches import Rows, assemble, join, row_count, take
+from runtime.batches import BatchError, Rows, assemble, join, row_count, take
 
 __all__ = [
     "Joined",
     "RemoteBatch",
     "Tools",
     "joined_in_order",
-    "parts_of",
     "places_of",
     "rows_in",
     "send_parts",
@@ -61,9 +61,22 @@ class RemoteBatch(Generic[R]):
 
         Raises:
             OutOfTimeError: It did not come in time.
+            BatchError: The results are not the rows of the slices.
         """
-        values = self.backend.get(self.references, timeout)
+        try:
+            values = self.backend.get(self.references, timeout)
+        except OutOfTimeError as error:
+            raise OutOfTimeError(self._late_text(timeout)) from error
         return cast("R", joined_in_order(self.slices, values))
+
+    def _late_text(self, timeout: float | None) -> str:
+        _, late = self.backend.wait(self.references, len(self.references), 0)
+        missing = [place for place, each in enumerate(self.references) if each in late]
+        told = f"slices {missing} are not made" if missing else "its slices did not all come"
+        return (
+            f"a batch held in {len(self.references)} slices: {told} after {timeout:g} s; "
+            "fetch it again with more time, or see how the call stands that makes it"
+        )
 
 
 @frozen(kw_only=True, eq=False)
@@ -100,15 +113,33 @@ class Tools:
         return self._sent[name]
 
 
-def joined_in_order(slices: SlicePlan, values: Sequence[Any]) -> Any:
+def joined_in_order(
+    slices: SlicePlan | None, values: Sequence[Any], ranks: Sequence[int | None] = ()
+) -> Any:
     """The results of all slices as one batch: the original order, padding removed.
+
+    Args:
+        slices: The slices; None for values that are joined as they come.
+        values: The result of each.
+        ranks: Who gave each, for messages.
 
     Raises:
         BatchError: A result has not as many rows as its slice, or they do not fit together.
     """
+    results = [
+        SliceResult(kind=type(value).__name__, rows=row_count(value), rank=rank)
+        for value, rank in zip(values, ranks or (None,) * len(values), strict=True)
+    ]
+    unlike = unlike_slices(slices, results)
+    if unlike is not None:
+        raise BatchError(unlike.path, unlike.problem, unlike.remedy)
+    if slices is None:
+        return join(values)
     parts = [
-        take(value, slice(0, real)) if real != size and row_count(value) == size else value
-        for value, real, size in zip(values, slices.real_sizes, slices.sizes, strict=True)
+        take(value, slice(0, real)) if real != size and result.rows == size else value
+        for value, result, real, size in zip(
+            values, results, slices.real_sizes, slices.sizes, strict=True
+        )
     ]
     # An empty part tells nothing of the type of its rows.
     full = [part for part, real in zip(parts, slices.real_sizes, strict=True) if real]
@@ -148,7 +179,7 @@ def send_parts(
     wanted: dict[tuple[int, int], Rows] = {}
     for index, receiver in enumerate(plan.receivers):
         if argument.payloads[index].route is Route.PARTS:
-            for part in parts_of(receiver):
+            for part in parts_sent(receiver):
                 wanted[index, part.source] = rows_in(part)
     cuts = _cut_at_sources(tools, held, wanted)
     made: list[Reference | Joined] = []
@@ -158,7 +189,7 @@ def send_parts(
         if payload.route is not Route.PARTS:
             made.append(held.references[receiver.parts[0].source])
             continue
-        parts = [cuts[index, part.source] for part in parts_of(receiver)]
+        parts = [cuts[index, part.source] for part in parts_sent(receiver)]
         order = places_of(receiver, slices, index)
         if len(parts) == 1 and order is None:
             made.append(parts[0])
@@ -178,12 +209,6 @@ def places_of(receiver: Receiver, slices: SlicePlan, index: int) -> list[int] | 
         return receiver.order.tolist()
     # Padding may stand in order too, and still hold something of its own.
     return list(range(slices.sizes[index])) if slices.padding[index] else None
-
-
-def parts_of(receiver: Receiver) -> tuple[Part, ...]:
-    """The parts that a receiver gets."""
-    # An empty slice still needs something of the right type: no rows of the first source.
-    return receiver.parts or (RowSpan(source=0, start=0, stop=0),)
 
 
 def rows_in(part: Part) -> Rows:

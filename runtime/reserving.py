@@ -6,6 +6,7 @@ import os
 import time
 import uuid
 from collections.abc import Sequence
+from itertools import count
 
 import ray
 from attrs import evolve, frozen
@@ -19,6 +20,7 @@ from planner.node_choice import (
     chosen_nodes,
     hardware_order,
     named_by_id,
+    why_no_node,
 )
 from planner.requests import GroupRequest, Strategy
 from planner.reservation import plan_reservation
@@ -30,7 +32,7 @@ from planner.virtual_cluster import (
     plan_bundles,
     reservation_request,
 )
-from planner.waiting import LookAgain, first_step, progress_text, still_waiting
+from planner.waiting import LookAgain, first_step, next_report, progress_text, still_waiting
 from runtime.observe import observe_bundles, observe_inventory
 
 __all__ = ["READY_SECONDS", "Reserved", "remove", "reserve"]
@@ -39,9 +41,6 @@ _log = logging.getLogger("rankplan")
 
 READY_SECONDS = 180.0
 """How long placement groups that fit may take to become ready."""
-
-PROGRESS_SECONDS = 10.0
-"""How often a wait for busy resources says what it waits for."""
 
 FEATURES = RayFeatures(
     label_selectors="bundle_label_selector" in inspect.signature(placement_group).parameters,
@@ -79,13 +78,14 @@ def reserve(
         TimeoutError: It did not become ready in time; it was removed.
     """
     request = reservation_request(spec, unified=unified, strategy=strategy)
-    ends = time.monotonic() + ready_timeout
+    begun = time.monotonic()
+    ends = begun + ready_timeout
     while True:
-        requests = _planned(spec, request, unified=unified, strategy=strategy)
+        requests = _planned(spec, request, ends, unified=unified, strategy=strategy)
         groups: list[PlacementGroup] = []
         try:
             groups.extend(_submit(each) for each in requests)
-            _wait(spec, request, requests, groups, ends, ready_timeout)
+            _wait(spec, request, requests, groups, begun, ready_timeout)
             return _landed(spec, groups, unified=unified)
         except _NodeGoneError as gone:
             _log.warning("virtual cluster %r is planned again: %s", spec.pool, gone)
@@ -96,7 +96,7 @@ def reserve(
 
 
 def _planned(
-    spec: ClusterSpec, request: GroupRequest, *, unified: bool, strategy: Strategy
+    spec: ClusterSpec, request: GroupRequest, ends: float, *, unified: bool, strategy: Strategy
 ) -> tuple[BundleRequest, ...]:
     looks = checked_tries(os.environ.get(TRIES_VARIABLE, "6"), f"virtual cluster {spec.name!r}")
     look = 0
@@ -104,7 +104,14 @@ def _planned(
         seen = observe_inventory()
         able = chosen_nodes(spec.nodes, seen)
         plan = plan_reservation([request], able)
-        step = first_step(plan, plan_reservation([request], able.all_free()), look, looks)
+        step = first_step(
+            plan,
+            plan_reservation([request], able.all_free()),
+            look,
+            looks,
+            ends - time.monotonic(),
+            why_no_node(spec.nodes, seen),
+        )
         if isinstance(step, LookAgain):
             told = (spec.pool, step.why, step.pause)
             level = logging.INFO if step.is_brief else logging.WARNING
@@ -154,31 +161,30 @@ def _wait(
     request: GroupRequest,
     requests: Sequence[BundleRequest],
     groups: Sequence[PlacementGroup],
-    ends: float,
+    begun: float,
     allowed: float,
 ) -> None:
-    ready = [False] * len(groups)
-    while True:
-        _look(ready, groups, min(ends, time.monotonic() + PROGRESS_SECONDS))
+    signals = [group.ready() for group in groups]
+    for reports in count():
+        pause = next_report(reports, begun + allowed - time.monotonic())
+        there, _ = ray.wait(signals, num_returns=len(signals), timeout=pause)
+        ready = [signal in there for signal in signals]
         left = still_waiting(request, ready)
         if left is None:
+            ray.get(signals)
             return
         seen = chosen_nodes(spec.nodes, observe_inventory())
         _check_named_nodes(requests, ready, seen)
-        elapsed = allowed - max(0.0, ends - time.monotonic())
-        told = progress_text(spec.pool, plan_reservation([left], seen), ready, elapsed, allowed)
-        if time.monotonic() >= ends:
+        elapsed = time.monotonic() - begun
+        plan = plan_reservation([left], seen)
+        told = progress_text(spec.pool, plan, ready, elapsed, allowed)
+        if elapsed >= allowed:
             raise TimeoutError(
                 f"{told}. The placement groups were removed: end what holds the "
                 "resources, or wait longer (ready_timeout)"
             )
-        _log.warning("%s", told)
-
-
-def _look(ready: list[bool], groups: Sequence[PlacementGroup], until: float) -> None:
-    for index, group in enumerate(groups):
-        if not ready[index]:
-            ready[index] = group.wait(max(0.0, until - time.monotonic()))
+        is_brief = plan.fits and not reports
+        _log.log(logging.INFO if is_brief else logging.WARNING, "%s", told)
 
 
 def _check_named_nodes(

@@ -13,11 +13,12 @@ from runtime.backend import Backend, Reference
 from runtime.gather import (
     GRACE_SECONDS,
     PROGRESS_SECONDS,
+    Behind,
     Gathered,
     error_of,
     gather_or_raise,
 )
-from runtime.in_flight import first_of
+from runtime.in_flight import InFlight, first_of
 
 __all__ = ["MultiWorkerFuture"]
 
@@ -35,6 +36,11 @@ class _Group(Protocol):
 
     @property
     def identities(self) -> Mapping[int, RankIdentity]: ...
+
+    @property
+    def _behind(self) -> Behind: ...
+
+    _in_flight: InFlight
 
 
 class MultiWorkerFuture:
@@ -113,7 +119,8 @@ class MultiWorkerFuture:
         Args:
             worker_group: The group that was called; errors name its ranks.
             return_generators_as_proxies: Give the generators of a streaming method themselves,
-                one per returning worker, for the caller to consume.
+                one per returning worker, for the caller to consume. What ranks raise that do not
+                return, the next call of the group tells.
             timeout: Seconds to wait; None waits without end and says now and then for whom.
 
         Raises:
@@ -126,16 +133,21 @@ class MultiWorkerFuture:
         )
         backend = worker_group.backend
         streams = any(backend.is_stream(each) for each in self.futures)
-        if streams and return_generators_as_proxies:
-            return [self._by_rank[rank] for rank in returning]
         subject = f"worker group {worker_group.name!r}, {self._method}()"
+        if streams and return_generators_as_proxies:
+            rest = {rank: each for rank, each in self._by_rank.items() if rank not in returning}
+            worker_group._in_flight.leave(subject, _firsts(rest), worker_group.identities)
+            return [self._by_rank[rank] for rank in returning]
         if streams:
             streamed = _drain(backend, subject, self._by_rank, worker_group.identities, timeout)
             return [value for rank in returning for value in streamed[rank]]
         # A method with several returns gives a list of futures, which fail or succeed together.
         # One without returns gives no future: there is nothing to wait for, its result is None.
         firsts = _firsts(self._by_rank)
-        values = gather_or_raise(backend, subject, firsts, worker_group.identities, timeout)
+        identities = worker_group.identities
+        values = gather_or_raise(
+            backend, subject, firsts, identities, timeout, worker_group._behind
+        )
         return [
             backend.get(future, None)
             if isinstance(future := self._by_rank[rank], list) and future

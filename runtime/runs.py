@@ -8,8 +8,11 @@ from planner.findings import Findings
 from planner.launch import LaunchPlan
 from runtime.arguments import common_arguments
 from runtime.backend import Backend
+from runtime.call_sending import CallState
 from runtime.calls import Sender
+from runtime.gather import Behind
 from runtime.health import Health
+from runtime.in_flight import InFlight
 from runtime.results import MultiWorkerFuture
 from runtime.roster import Roster
 
@@ -22,6 +25,8 @@ class Runs:
     _sender: Sender
     _ended: bool
     _health: Health
+    _in_flight: InFlight
+    _call_state: CallState
 
     @property
     def name(self) -> str:
@@ -215,12 +220,20 @@ class Runs:
             )
         return future_bundle.get_results(self, return_generators_as_proxies, timeout)
 
+    @property
+    def _behind(self) -> Behind:
+        """Says what holds ranks that have not begun a call."""
+        return self._in_flight.behind if self._call_state.one_by_one else lambda _: ()
+
     def _check_alive(self) -> None:
+        self._refuse_if_ended()
+        self._health.check()
+
+    def _refuse_if_ended(self) -> None:
         if self._ended:
             Findings(f"worker group {self.name!r}").fail(
                 "group", "it has ended", "start a new group: an ended one takes no calls"
             )
-        self._health.check()
 
 
 def _check_truth(path: str, value: object, findings: Findings) -> None:

@@ -3,7 +3,7 @@
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,23 +11,50 @@ from attrs import evolve, field, frozen
 
 from planner.acknowledgement import judge_answers
 from planner.class_source import AssumedClass
-from planner.configured import configure_questions, configured_variables, plan_overrides
+from planner.configured import configure_questions, configured_variables, with_overrides
 from planner.environment import EnvironmentPolicy, EnvironmentSources, environment_values
 from planner.findings import Findings
-from planner.group import GroupArguments, GroupSpec, plan_group, plan_hosts
+from planner.group import (
+    GroupArguments,
+    GroupSpec,
+    checked_group,
+    group_subject,
+    plan_group,
+    plan_hosts,
+)
+from planner.group_places import Place
 from planner.interpreter import interpreter_variables
+from planner.option_fit import check_options_fit
 from planner.options import recursive_merge_options
 from runtime.backend import Backend, Reference
+from runtime.errors import naming
 from runtime.launching import Launched, launch
 from runtime.payloads import record_unsendable
 from runtime.places import check_still_there
 from runtime.preflight import Checks
 from runtime.rounds import refuse
 
-__all__ = ["START_SECONDS", "StartRequest", "start_group"]
+__all__ = ["START_SECONDS", "Ground", "StartRequest", "start_group"]
 
 START_SECONDS = 600.0
 """How long a group may take until every constructor has returned."""
+
+
+@frozen(kw_only=True)
+class Ground:
+    """What a group is started on.
+
+    Attributes:
+        groups: The placement groups.
+        topology: Where the nodes stand in the network, as far as it is known.
+    """
+
+    groups: tuple[Any, ...]
+    topology: tuple[Place, ...] = ()
+
+
+def _no_claim(spec: GroupSpec) -> None:
+    """Nobody counts what a worker outside any group takes."""
 
 
 @frozen(kw_only=True)
@@ -37,8 +64,11 @@ class StartRequest:
     Attributes:
         backend: Where to start it.
         constructor: Positional and keyword arguments of the class's constructor.
-        groups: The placement groups.
+        ground: Gives the placement groups, reserving them when they are not yet: asked once
+            the arguments are known to be good.
         arguments: What was asked for; what the driver and the class say is filled in here.
+        claim: Told what the group takes of the bundles, before any host starts; refuses what
+            is too much.
         env_vars: The group's variables.
         force_env_vars: Variables that win over the plan's own.
         policy: What of the driver's environment is handed on.
@@ -51,8 +81,9 @@ class StartRequest:
 
     backend: Backend
     constructor: tuple[Sequence[object], Mapping[str, object]] = field(repr=False)
-    groups: tuple[Any, ...]
+    ground: Callable[[], Ground]
     arguments: GroupArguments
+    claim: Callable[[GroupSpec], None] = _no_claim
     env_vars: Mapping[str, str] = field(factory=dict, repr=False)
     force_env_vars: Mapping[str, str] = field(factory=dict, repr=False)
     policy: EnvironmentPolicy = EnvironmentPolicy()
@@ -63,23 +94,35 @@ class StartRequest:
     checks: Checks = Checks()
 
 
-def start_group(request: StartRequest) -> Launched:
+def start_group(request: StartRequest, findings: Findings | None = None) -> Launched:
     """Check everything, find out what must be known, plan, and start.
+
+    Args:
+        request: What to start.
+        findings: What was found wrong already: raised together with the rest.
 
     Raises:
         PlanError: An argument is wrong; nothing was started.
         ExecutionError: Something failed on the way; everything started was ended.
     """
-    with _NAMES.reserved(request) as given:
+    with _NAMES.reserved(request, findings) as checked:
         backend = request.backend
-        landed = backend.landed(request.groups)
+        ground = request.ground()
+        landed = backend.landed(ground.groups)
+        given = evolve(
+            checked,
+            bundle_counts=tuple(group.bundle_count for group in ground.groups),
+            places=evolve(checked.places, topology=ground.topology),
+        )
         check_still_there(given.bundle_counts, landed)
         node_ids = [each.node_id for each in landed]
         interpreter = backend.interpreter_of(given.worker_class)
-        executable = backend.prepare_interpreter(interpreter, node_ids)
+        with naming(f"worker group {given.name_prefix!r}"):
+            executable = backend.prepare_interpreter(interpreter, node_ids)
         base = {"py_executable": executable} if executable else {}
         where = {**base, **_search_path(request)}
-        facts, found = backend.class_facts(given.worker_class, where, node_ids[0])
+        with naming(f"worker group {given.name_prefix!r}"):
+            facts, found = backend.class_facts(given.worker_class, where, node_ids[0])
         own = dict(facts.options)
         options = recursive_merge_options(own, given.options)
         if base:
@@ -101,16 +144,20 @@ def start_group(request: StartRequest) -> Launched:
                 notes=(*given.notes, f"{given.worker_class}: {found}"),
             )
         )
+        check_options_fit(
+            spec, {(e.placement_group, e.bundle): e.resources for e in landed if e.resources}
+        )
         assumed = AssumedClass(configures=facts.configures, found=found)
         answers: list[Any] = []
         if assumed.configures:
             answers = _configured(request, spec, sources, node_ids[0])
             refuse(spec.name, judge_answers(spec, assumed, answers, node_ids[0]))
-            spec = evolve(spec, overrides=plan_overrides(spec, answers))
+            spec = with_overrides(spec, answers)
+        request.claim(spec)
         return launch(
             backend,
             spec,
-            request.groups,
+            ground.groups,
             _payloads(request, spec, answers),
             sources,
             [configured_variables(answer) for answer in answers],
@@ -128,20 +175,27 @@ class _Names:
         self._starting: set[str] = set()
 
     @contextmanager
-    def reserved(self, request: StartRequest) -> Iterator[GroupArguments]:
+    def reserved(
+        self, request: StartRequest, findings: Findings | None
+    ) -> Iterator[GroupArguments]:
         """The arguments, checked, with a name that stays this group's until it is up."""
+        asked, backend = request.arguments, request.backend
+        found = findings
+        if found is None:
+            found = Findings(group_subject(asked.name_prefix, asked.worker_class))
         with self._lock:
             given = evolve(
-                request.arguments,
+                asked,
                 policy=request.policy,
-                names_taken=request.backend.names() | self._starting,
+                names_taken=(backend.names() if backend.is_up else frozenset()) | self._starting,
                 sources=EnvironmentSources(
                     driver=dict(os.environ),
                     group=request.env_vars,
                     forced=request.force_env_vars,
                 ),
             )
-            spec = plan_group(given)
+            spec = checked_group(given, found)
+            found.check()
             mine = {host.name for host in plan_hosts(spec)}
             self._starting |= mine
         try:
@@ -159,9 +213,10 @@ def _configured(
 ) -> list[Any]:
     environment = environment_values(spec.environment.variables, sources)
     questions = configure_questions(spec, request.bundle_indices)
-    return request.backend.ask_configure_worker(
-        spec, environment, questions, request.num_gpus_per_node, node_id
-    )
+    with naming(f"worker group {spec.name!r}"):
+        return request.backend.ask_configure_worker(
+            spec, environment, questions, request.num_gpus_per_node, node_id
+        )
 
 
 def _payloads(

@@ -1,7 +1,6 @@
 """Values as they come: from many ranks at once, in any order, each with its rank and number."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Generator, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -11,13 +10,14 @@ from planner.call_requests import CallPlan
 from planner.outcomes import RankIdentity
 from runtime.backend import Backend, Reference
 from runtime.gather import Gathered, error_of
+from runtime.watching import polled
 
-__all__ = ["Answer", "CallStream", "Running", "answers", "polled"]
+__all__ = ["STREAM_BUFFER", "Answer", "CallStream", "Running", "answers"]
 
 T = TypeVar("T")
 
-_SHORTEST, _LONGEST = 0.001, 0.05
-"""Seconds between two looks of an event loop at what it waits for."""
+STREAM_BUFFER = 16
+"""How many values each worker may be ahead of the one who takes them, unless the call says."""
 
 STOP_SECONDS = 10.0
 """How long a stream may take to end once it is told to."""
@@ -184,23 +184,18 @@ def _round(running: Running, ready: Sequence[Reference]) -> Iterator[Answer[Any]
         raise error_of(running.subject, running.standing(errors), running.identities)
 
 
-async def polled(is_ready: Callable[[], bool], limit: float | None) -> None:
-    """Let an event loop go on until something is ready or ``limit`` seconds are over."""
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-    while not is_ready():
-        waited = loop.time() - began
-        if limit is not None and waited >= limit:
-            return
-        await asyncio.sleep(min(max(waited / 20, _SHORTEST), _LONGEST))
-
-
 class CallStream(Generic[T]):
     """The values of a streaming method, from all ranks that return, interleaved as they come.
 
     Iterate over it, also with ``async for``. ``close()`` ends the workers' generators, so that
     their ``finally`` runs; leaving a ``with`` block does so too. After an error the values that
     came before have been given, and ``received`` says how many there were.
+
+    A worker is at most 16 values ahead of the one who takes them, or as many as
+    ``group.using(buffer=...)`` says, ``math.inf`` for no limit; then it waits. While it waits it
+    takes no other call, unless its class has ``async`` methods: take the values, or close the
+    stream, before you wait for another call of the group. A rank that returns no values runs on
+    by itself.
     """
 
     def __init__(self, plan: CallPlan, running: Running, timeout: float | None) -> None:
@@ -208,6 +203,7 @@ class CallStream(Generic[T]):
         self._running = running
         self._timeout = timeout
         self._answers = answers(running, timeout)
+        self._collected: dict[int, list[T]] = {rank: [] for rank in plan.returns}
 
     @property
     def plan(self) -> CallPlan:
@@ -227,12 +223,34 @@ class CallStream(Generic[T]):
         """
         return answers(self._running, self._timeout if timeout is None else timeout)
 
-    def by_rank(self) -> dict[int, list[T]]:
-        """All values that are still to come, by rank, each rank's in order."""
-        values: dict[int, list[T]] = {rank: [] for rank in self._plan.returns}
-        for answer in self:
-            values[answer.rank].append(answer.value)
-        return values
+    def by_rank(self, timeout: float | None = None) -> dict[int, list[T]]:
+        """All values that are still to come, by rank, each rank's in order.
+
+        After an error, those that came before it are in ``collected``.
+
+        Args:
+            timeout: Seconds that each next value may take; None for that of the call.
+        """
+        for answer in self.as_completed(timeout):
+            self._collected[answer.rank].append(answer.value)
+        return self.collected
+
+    @property
+    def collected(self) -> dict[int, list[T]]:
+        """What ``by_rank`` has taken so far, by rank."""
+        return {rank: list(values) for rank, values in self._collected.items()}
+
+    def holding(self, ranks: Collection[int]) -> list[int]:
+        """Those of some ranks whose generators have not ended."""
+        waiting = {
+            reference: rank
+            for rank, reference in self._running.standing({}).waiting.items()
+            if rank in ranks
+        }
+        _, rest = (
+            self._running.backend.wait(list(waiting), len(waiting), 0) if waiting else ([], [])
+        )
+        return [waiting[each] for each in rest]
 
     def close(self, timeout: float = STOP_SECONDS) -> None:
         """End the stream: the workers' generators are closed where they stand.
@@ -254,7 +272,7 @@ class CallStream(Generic[T]):
     async def __aiter__(self) -> AsyncIterator[Answer[T]]:
         running = self._running
         while running.left:
-            await polled(lambda: bool(running.ready(0)), self._timeout)
+            await polled(running.backend, lambda: bool(running.ready(0)), self._timeout)
             for answer in _round(running, running.ready(0)):
                 yield answer
 

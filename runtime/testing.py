@@ -20,9 +20,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from planner.findings import Findings
+from planner.gpu_ledger import BundleShare, GpuLedger
 from planner.group import FULL_GPU
 from planner.inventory import BundleFacts
-from planner.virtual_cluster import ClusterSpec, GpuLedger, plan_cluster
+from planner.virtual_cluster import ClusterSpec, plan_cluster
 from runtime.faults import Fault, FaultKind, FaultRates, Faults
 from runtime.group import RayWorkerGroup
 from runtime.in_process import Process
@@ -84,7 +85,10 @@ class InProcessCluster:
         self._unified = False
         self._spares = [len(self._spec.bundle_counts) + index for index in range(spare_nodes)]
         self._world.nodes.update(f"node-{node}" for node in range(len(self._spec.bundle_counts)))
-        self._ledger = GpuLedger(colocated=self._spec.max_colocated_worker_groups)
+        self._ledger = GpuLedger(
+            colocated=self._spec.max_colocated_worker_groups,
+            budget=FULL_GPU if self._spec.use_gpus else 0,
+        )
         self._claims = 0
         self._lock = threading.RLock()
 
@@ -166,6 +170,12 @@ class InProcessCluster:
             return list(self._groups)
 
     @property
+    def bundle_counts(self) -> tuple[int, ...]:
+        """How many bundles each placement group has, or will have."""
+        counts = tuple(count for count in self._spec.bundle_counts if count)
+        return (sum(counts),) if self._unified else counts
+
+    @property
     def is_unified(self) -> bool:
         """Whether all bundles are in one placement group."""
         return self._unified
@@ -197,12 +207,12 @@ class InProcessCluster:
         """The address of the first bundle's node, and a number for a port."""
         return self.get_available_address_and_port(0, 0)
 
-    def claim(self, group: str, share: int) -> str:
-        """Note that a group uses a share of every GPU; gives the name to release it by."""
+    def claim(self, group: str, shares: Sequence[BundleShare]) -> str:
+        """Note what a group takes of the GPUs; gives the name to release it by."""
         with self._lock:
             self._claims += 1
             name = f"{group} (#{self._claims})"
-            self._ledger = self._ledger.with_group(name, share, FULL_GPU)
+            self._ledger = self._ledger.with_group(name, shares)
             return name
 
     def release(self, group: str) -> None:

@@ -3,12 +3,17 @@
 It travels to the nodes by value, so it imports the standard library only.
 """
 
+import difflib
 import importlib
 import inspect
 import json
 import os
+import pkgutil
 import sys
+import types
 from collections.abc import Callable, Mapping, Sequence
+
+from runtime.inherited import drop_inherited
 
 __all__ = [
     "ask_configure_worker",
@@ -44,19 +49,48 @@ def load_class(full_name: str) -> Callable[..., object]:
             if module_name == missing or module_name.startswith(missing + "."):
                 continue
             raise
+        parent = found
         for part in parts[cut:]:
+            parent = found
             if not hasattr(found, part):
-                raise ImportError(f"module {module_name!r} has no class {'.'.join(parts[cut:])!r}")
+                raise ImportError(
+                    f"module {module_name!r} has no class {'.'.join(parts[cut:])!r}"
+                    f"{_near(part, _names_in(found))}"
+                )
             found = getattr(found, part)
         metadata = getattr(found, "__ray_metadata__", None)
         loaded = metadata.modified_class if metadata is not None else found
         if not isinstance(loaded, type):
-            raise TypeError(f"{full_name} is a {type(loaded).__name__}, not a class")
+            raise TypeError(
+                f"{full_name} is a {type(loaded).__name__}, not a class; give the full name of a "
+                f"class, as 'package.module.Class'{_near(parts[-1], _names_in(parent))}"
+            )
         return loaded
     raise ImportError(
-        f"no module of {full_name!r} can be imported in {sys.executable}; "
-        f"its search path is {sys.path}"
+        f"no module of {full_name!r} can be imported in {sys.executable}"
+        f"{_near(parts[0], [each.name for each in pkgutil.iter_modules()])}; put the folder that "
+        f"holds {parts[0]!r} into env_vars={{'PYTHONPATH': ...}}, or install it there; the search "
+        f"path is {sys.path}"
     )
+
+
+def _names_in(module: object) -> list[str]:
+    """The classes that a module, or a class, holds, and a package's modules."""
+    held = vars(module) if isinstance(module, types.ModuleType | type) else {}
+    modules = [each.name for each in pkgutil.iter_modules(getattr(module, "__path__", []))]
+    return sorted([*(name for name, each in held.items() if _is_class(each)), *modules])
+
+
+def _is_class(value: object) -> bool:
+    return isinstance(value, type) or hasattr(value, "__ray_metadata__")
+
+
+def _near(name: str, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    few = [each for each in names if not each.startswith("_")]
+    return f"; it has {', '.join(few)}" if 0 < len(few) <= 8 else ""
 
 
 def describe_class(cls: object) -> list[dict[str, object]]:
@@ -141,12 +175,14 @@ def ask_configure_worker(
     environment: Mapping[str, str],
     questions: Sequence[tuple[float, object]],
     num_gpus_per_node: int,
+    from_node: Mapping[str, object],
 ) -> list[object]:
     """Ask a class's ``configure_worker`` once per worker, in the group's environment.
 
     Where the class has none, there is no answer.
     """
     before, path = dict(os.environ), list(sys.path)
+    drop_inherited(from_node, os.environ)
     os.environ.update(environment)
     extend_search_path()
     try:
@@ -163,10 +199,16 @@ def ask_configure_worker(
             )
             else {}
         )
-        return [
-            configure(num_gpus=num_gpus, bundle_indices=bundle_indices, **extra)
-            for num_gpus, bundle_indices in questions
-        ]
+        answers: list[object] = []
+        for num_gpus, bundle_indices in questions:
+            asked = {"num_gpus": num_gpus, "bundle_indices": bundle_indices, **extra}
+            try:
+                answers.append(configure(**asked))
+            except Exception as error:
+                told = ", ".join(f"{name}={value!r}" for name, value in asked.items())
+                error.add_note(f"raised by configure_worker({told})")
+                raise
+        return answers
     finally:
         os.environ.clear()
         os.environ.update(before)

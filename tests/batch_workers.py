@@ -15,13 +15,14 @@ from planner.roles import (
     Common,
     Concatenate,
     First,
+    MicroBatches,
     PerRank,
     PerShard,
     Reduce,
     Replicate,
     Shard,
 )
-from planner.slice_policies import Balanced, Constant, Interleaved, Padded, Uneven
+from planner.slice_policies import Balanced, Constant, Interleaved, Packed, Padded, Uneven
 
 __all__ = ["AsyncWorker", "BatchWorker"]
 
@@ -57,6 +58,34 @@ class BatchWorker:
     def load(self, batch: Mapping[str, Any]) -> int:
         """The tokens of the slice."""
         return int(sum(batch["lengths"]))
+
+    @dispatch(
+        batch=Shard("data_parallel", Packed(budget=10), weights="lengths"),
+        sizes=MicroBatches("batch"),
+        returns=PerShard(),
+    )
+    def packed(self, batch: Mapping[str, Any], sizes: Sequence[int] = ()) -> list[int]:
+        """The tokens of each micro-batch."""
+        ends = np.cumsum(sizes, dtype=int)
+        parts = np.split(np.asarray(batch["lengths"]), ends)
+        return [int(part.sum()) for part in parts[:-1]]
+
+    @dispatch(bacth=Shard("data_parallel", Uneven()))
+    def misspelt(self, batch: Sequence[int]) -> Sequence[int]:
+        """The whole batch, for its role has another's name."""
+        self.kept.append(batch)
+        return batch
+
+    @dispatch(batch=Shard("data_parallel", Interleaved()), returns=Concatenate())
+    def twice(self, batch: Sequence[int]) -> list[int]:
+        """Two results for each row."""
+        return [*batch, *batch]
+
+    @dispatch(batch=Shard("data_parallel", Uneven()), returns=Reduce("maen"))
+    def misreduced(self, batch: Array) -> float:
+        """The sum of the rows, under a function that is none."""
+        self.kept.append(batch)
+        return float(np.sum(batch))
 
     @dispatch(batch=Shard("data_parallel", Uneven()), returns=Reduce("sum"))
     def total(self, batch: Array, scale: float = 1.0) -> float:

@@ -173,9 +173,16 @@ def _environment() -> Iterator[str]:
 
 @contextmanager
 def _as_default_folder(folder: str) -> Iterator[None]:
-    """Keep Ray's note of the newest cluster where no other Ray on this machine finds it."""
+    """Keep Ray's note of the newest cluster where no other Ray on this machine finds it.
+
+    The nodes also get variables that the driver lacks, as from a shell that starts Ray.
+    """
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("RAY_TMPDIR", folder)
+        # What the shell held that started the nodes: no worker may find the first of them.
+        environment.setenv("RANKPLAN_TEST_API_TOKEN", "hush-of-the-node")
+        environment.setenv("RANKPLAN_TEST_PLAIN", "of-the-node")
+        environment.setenv("SLURM_JOB_ID", "4711")
         yield
 
 

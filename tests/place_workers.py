@@ -4,11 +4,12 @@ import ctypes
 import os
 import platform
 import socket
+import subprocess
 from pathlib import Path
 
 import ray
 
-__all__ = ["Seated"]
+__all__ = ["Asked", "Seated"]
 
 
 class Seated:
@@ -49,3 +50,35 @@ class Seated:
     def variable(self, name: str) -> str | None:
         """A variable of its environment."""
         return os.environ.get(name)
+
+
+class Asked:
+    """Tells in which environments its class was asked and it lives."""
+
+    def __init__(self, when_asked: dict[str, str]) -> None:
+        self.when_asked = when_asked
+
+    @staticmethod
+    def configure_worker(
+        num_gpus: float, bundle_indices: object
+    ) -> tuple[dict[str, float], dict[str, str], dict[str, dict[str, str]]]:
+        """Hand the environment on as a constructor's argument."""
+        del num_gpus, bundle_indices
+        return {}, {}, {"when_asked": dict(os.environ)}
+
+    def environments(self) -> tuple[dict[str, str], dict[str, str], list[str]]:
+        """When asked, now, and the lines that a child process prints of its own."""
+        done = subprocess.run(["/usr/bin/env"], capture_output=True, text=True, check=True)
+        return self.when_asked, dict(os.environ), done.stdout.splitlines()
+
+
+class TakesWholeGpu:
+    """Asks for all of its bundle's GPU, whatever its part would be."""
+
+    @staticmethod
+    def configure_worker(
+        num_gpus: float, bundle_indices: tuple[int, list[int]] | None
+    ) -> tuple[dict[str, float], dict[str, str], dict[str, object]]:
+        """One GPU."""
+        del num_gpus, bundle_indices
+        return {"num_gpus": 1.0}, {}, {}

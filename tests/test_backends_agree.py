@@ -1,5 +1,6 @@
 """The same program on Ray and in process: the same results, errors, refusals and recoveries."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -9,11 +10,13 @@ from planner import NamedSharding
 from planner.findings import PlanError
 from planner.recovery import Domain, FailurePolicy
 from runtime import (
+    CallFuture,
     MultiWorkerFuture,
     RayVirtualCluster,
     RayWorkerBuilder,
     RayWorkerGroup,
     WorkerGroupError,
+    wait_all,
 )
 from runtime.backend import Cluster as Reservation
 from runtime.errors import DeadlineError
@@ -57,6 +60,16 @@ def _program(cluster: Reservation) -> Seen:
         seen["refused"] = _error(lambda: group.run_all_workers_single_data("nothing"))
         failing = _sharded(group, "fail", ranks=[[1], []])
         seen["failed"] = _error(lambda: failing.get_results(group))
+        failing_call = group.call("fail", ranks=[1])
+        seen["awaited"] = _error(lambda: asyncio.run(_of(failing_call)))
+        seen["standings"] = [each.standing.value for each in failing_call.outcomes().values()]
+        large = group.call("echo", bytes(300_000))
+        seen["waited"] = _error(lambda: wait_all(large, group.call("fail", ranks=[2])))
+        seen["large"] = [len(each) for each in large.by_rank().values()]
+        for size in (3, 300_000):
+            echoes = group.run_all_workers_single_data("echo", value=bytes(size))
+            looked = group.backend.look(group.backend.wait(echoes, 4, 60.0)[0])
+            seen[f"looked at {size}"] = (len(looked.values), len(looked.errors))
         late = _sharded(group, "sleep", seconds=[0.0, 2.0])
         seen["late"] = _error(lambda: late.get_results(group, timeout=0.5))
         late.get_results(group)
@@ -74,6 +87,10 @@ def _program(cluster: Reservation) -> Seen:
     picky = RayWorkerBuilder("tests.fault_workers.Picky", 1)
     seen["constructor"] = _error(lambda: RayWorkerGroup(cluster, picky))
     return seen
+
+
+async def _of(future: CallFuture[Any]) -> object:
+    return await future
 
 
 def _sharded(group: RayWorkerGroup, method: str, **arguments: Any) -> MultiWorkerFuture:
@@ -115,6 +132,12 @@ def test_what_the_program_sees(in_process: Seen) -> None:
     assert in_process["sharded"] == [(0, 11), (1, 11), (2, 21), (3, 21)]
     assert in_process["stream"] == [0, 1, 100, 101, 200, 201, 202, 300, 301, 302]
     assert in_process["failed"] == ((False, True), (1,), (0, 2, 3), (), (), set())
+    assert in_process["awaited"] == in_process["failed"]
+    assert in_process["standings"] == ["returned", "failed", "returned", "returned"]
+    assert in_process["waited"] == ((False, True), (2,), (0, 1, 3), (), (), set())
+    assert in_process["large"] == [300_000] * 4
+    assert in_process["looked at 3"] == (4, 0)
+    assert in_process["looked at 300000"] == (0, 0)
     assert in_process["late"] == ((True, False), (), (0, 1), (2, 3), (), set())
     assert in_process["dead"] == ((False, False), (3,), (0, 1, 2), (), (3,), {"SIGKILL"})
     assert in_process["guarded"] == ("refused", (3,))

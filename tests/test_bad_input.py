@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import ray
-from ray.util import list_named_actors
+from ray.util import list_named_actors, placement_group_table
 
 from planner.environment import EnvironmentPolicy
 from planner.findings import PlanError
@@ -170,7 +170,7 @@ def test_groups_that_cannot_be(
 def test_arguments_of_the_wrong_type(
     places: RayVirtualCluster, arguments: dict[str, Any], expected: str
 ) -> None:
-    """Before anything else is looked at."""
+    """Together with everything else; here nothing else is wrong."""
     with pytest.raises(PlanError) as caught:
         RayWorkerGroup(
             **{
@@ -180,7 +180,7 @@ def test_arguments_of_the_wrong_type(
                 **arguments,
             }
         )
-    assert str(caught.value) == f"worker group: {expected}"
+    assert str(caught.value) == f"worker group 'wrong': {expected}"
 
 
 def test_all_findings_of_a_group_come_at_once(places: RayVirtualCluster) -> None:
@@ -200,6 +200,77 @@ def test_all_findings_of_a_group_come_at_once(places: RayVirtualCluster) -> None
         *("env_vars['RANK']", "env_vars['A B']"),
     ]
     assert list_named_actors() == before
+
+
+def test_findings_of_every_stage_come_at_once(places: RayVirtualCluster) -> None:
+    """Types, checks, names, numbers and variables: whoever finds it, one error tells it."""
+    with pytest.raises(PlanError) as caught:
+        RayWorkerGroup(
+            places,
+            BUILDER,
+            99,
+            "-x",
+            env_vars={"A": 1},  # type: ignore[dict-item]
+            start_timeout=-1,
+            preflight=3,  # type: ignore[arg-type]
+            free_gpu_memory="much",
+            max_calls_in_flight=0,
+        )
+    assert caught.value.subject == "worker group '-x'"
+    assert [finding.path for finding in caught.value.findings] == [
+        *("start_timeout", "max_calls_in_flight", "preflight", "free_gpu_memory"),
+        *("workers_per_node", "workers_per_node", "name_prefix", "env_vars['A']"),
+    ]
+
+
+def test_what_a_wrong_cluster_would_say_is_not_guessed() -> None:
+    """Without a cluster nobody knows its bundles; the rest is checked all the same."""
+    with pytest.raises(PlanError) as caught:
+        RayWorkerGroup(
+            "ray://somewhere",  # type: ignore[arg-type]
+            None,  # type: ignore[arg-type]
+            workers_per_node=[3, 3],
+            env_vars=["A"],  # type: ignore[arg-type]
+            force_env_vars={"B": 2},  # type: ignore[dict-item]
+            environment_policy="all",  # type: ignore[arg-type]
+            gpu_visibility="mine",
+        )
+    assert caught.value.subject == "worker group"
+    assert [finding.path for finding in caught.value.findings] == [
+        *("cluster", "remote_worker_builder", "env_vars", "environment_policy"),
+        *("gpu_visibility", "force_env_vars['B']"),
+    ]
+
+
+def test_nothing_is_reserved_for_bad_arguments(cluster_of_nodes: "Cluster") -> None:
+    """Not on a free cluster, and nobody waits for a busy one only to be told."""
+    before = len(placement_group_table())
+    with RayVirtualCluster([1, 2], name="lazy") as lazy, pytest.raises(PlanError) as caught:
+        RayWorkerGroup(lazy, BUILDER, workers_per_node=[1, 3], env_vars={"A": 1})  # type: ignore[dict-item]
+    assert [finding.path for finding in caught.value.findings] == [
+        *("workers_per_node[1]", "env_vars['A']"),
+    ]
+    assert len(placement_group_table()) == before
+    with RayVirtualCluster([8, 8, 8], name="holder") as holder:
+        holder.get_placement_groups()
+        with (
+            RayVirtualCluster([1], name="late") as late,
+            pytest.raises(PlanError, match="name_prefix: '-bad' cannot be part"),
+        ):
+            RayWorkerGroup(late, BUILDER, name_prefix="-bad")
+
+
+def test_how_a_group_is_ended_is_checked_first(places: RayVirtualCluster) -> None:
+    """All findings at once, and no worker is ended by what is not a truth value."""
+    with RayWorkerGroup(places, BUILDER, 1, "ends") as ends:
+        with pytest.raises(PlanError) as caught:
+            ends.shutdown(cleanup_method="cleen", timeout=-1, force="no")  # type: ignore[arg-type]
+        assert [finding.path for finding in caught.value.findings] == [
+            *("timeout", "force", "method_name"),
+        ]
+        with pytest.raises(PlanError, match="force: 'no' is not a truth value; give True or"):
+            ends.shutdown(force="no")  # type: ignore[arg-type]
+        assert ray.get(ends.run_all_workers_single_data("rank")) == [0, 1]
 
 
 Call = Callable[[RayWorkerGroup], object]

@@ -1,19 +1,19 @@
 """Batches of every type: cut and joined, they are what they were."""
 
 import pickle
-from collections import OrderedDict, UserDict
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Self
+import subprocess
+import sys
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from ray import cloudpickle
+from tensordict import TensorDict
 
 from runtime.batch_bytes import compact, cut, pack, row_bytes
 from runtime.batches import (
     BatchError,
-    Rows,
     Whole,
     assemble,
     column,
@@ -21,92 +21,7 @@ from runtime.batches import (
     row_count,
     take,
 )
-
-
-class Own:
-    """A user's own type: a column of numbers that it keeps as text."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def __rankplan_rows__(self) -> int:
-        """As many as there are letters."""
-        return len(self.text)
-
-    def __rankplan_take__(self, rows: Rows) -> Self:
-        """Some letters."""
-        picked = self.text[rows] if isinstance(rows, slice) else "".join(map(self._at, rows))
-        return type(self)(picked)
-
-    @classmethod
-    def __rankplan_join__(cls, parts: Sequence[Self]) -> Self:
-        """All letters."""
-        return cls("".join(part.text for part in parts))
-
-    def _at(self, row: int) -> str:
-        return self.text[row]
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Own) and other.text == self.text
-
-    def __hash__(self) -> int:
-        return hash(self.text)
-
-
-class Record(NamedTuple):
-    """A batch with named fields."""
-
-    ids: Any
-    words: list[str]
-
-
-class Batched(UserDict[str, Any]):
-    """A user's mapping that is no dict."""
-
-
-def letters(rows: int) -> str:
-    """As many letters."""
-    return "abcdefghijklmnopqrstuvwxyz"[:rows]
-
-
-MAKERS: dict[str, Callable[[int], Any]] = {
-    "list": lambda rows: list(letters(rows)),
-    "tuple": lambda rows: tuple(letters(rows)),
-    "array": lambda rows: np.arange(rows * 3.0).reshape(rows, 3),
-    "strided array": lambda rows: np.arange(rows * 6).reshape(rows * 2, 3)[::2],
-    "object array": lambda rows: np.array(list(letters(rows)), dtype=object),
-    "tensor": lambda rows: torch.arange(rows * 2).reshape(rows, 2),
-    "bfloat16 tensor": lambda rows: torch.arange(rows).to(torch.bfloat16),
-    "mapping": lambda rows: {
-        "ids": torch.arange(rows),
-        "mask": np.ones((rows, 2), dtype=bool),
-        "words": list(letters(rows)),
-        "temperature": 0.7,
-        "inner": {"own": Own(letters(rows))},
-    },
-    "ordered mapping": lambda rows: OrderedDict(b=np.arange(rows), a=list(letters(rows))),
-    "own mapping": lambda rows: Batched(b=np.arange(rows), a=list(letters(rows))),
-    "named tuple": lambda rows: Record(np.arange(rows), list(letters(rows))),
-    "own type": lambda rows: Own(letters(rows)),
-    "ragged arrays": lambda rows: [np.arange(row) for row in range(rows)],
-    "ragged tensors": lambda rows: tuple(torch.arange(row) for row in range(rows)),
-    "lists of tokens": lambda rows: [[row] * row for row in range(rows)],
-}
-
-
-def same(one: Any, other: Any) -> bool:
-    """Equal in type and value, all the way down."""
-    if type(one) is not type(other):
-        return False
-    if isinstance(one, np.ndarray):
-        return one.dtype == other.dtype and np.array_equal(one, other)
-    if isinstance(one, torch.Tensor):
-        return one.dtype == other.dtype and torch.equal(one, other)
-    if isinstance(one, dict | UserDict):
-        return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(same, one, other))
-    return bool(one == other)
+from tests.batch_cases import MAKERS, Own, same
 
 
 @pytest.mark.parametrize("kind", MAKERS)
@@ -297,6 +212,59 @@ def test_a_small_view_of_a_large_tensor_is_sent_small() -> None:
     assert len(cloudpickle.dumps(pack({"x": large[:10]}))) < 2_000
 
 
+def test_a_few_rows_of_a_large_tensordict_are_sent_small() -> None:
+    """Inner ones, jagged tensors and lists of them too; as slices, and as parts of results."""
+    each = torch.nested.nested_tensor([torch.zeros(3)] * 2000, layout=torch.jagged)
+    inner = TensorDict({"mask": torch.zeros(2000, 100)}, batch_size=[2000])
+    large = TensorDict(
+        {"ids": torch.zeros(2000, 100), "x": each, "inner": inner}, batch_size=[2000]
+    )
+    part = take(large, slice(0, 3))
+
+    assert len(cloudpickle.dumps(pack(compact(part)))) < 20_000
+    assert len(cloudpickle.dumps(compact([part]))) < 20_000
+    assert len(cloudpickle.dumps(cut(large, [slice(0, 3)], (2000, 2000)))) < 20_000
+    assert same(cloudpickle.loads(cloudpickle.dumps(pack(part))), part)
+
+
+def test_a_jagged_tensor_has_empty_slices() -> None:
+    """Of the same type and of as many dimensions, which join again."""
+    batch = torch.nested.nested_tensor([torch.ones(2, 4), torch.ones(3, 4)], layout=torch.jagged)
+
+    empty = take(batch, slice(2, 2))
+    padded = take(batch, [], [1, 1])
+
+    assert (row_count(empty), empty.layout, empty.dtype) == (0, torch.jagged, torch.float32)
+    assert same(join([empty, batch]), batch)
+    assert [tuple(row.shape) for row in padded.unbind()] == [(3, 4), (3, 4)]
+
+
+def test_rows_of_a_sparse_tensor_are_refused() -> None:
+    """With the name of the field; its bytes are not known either."""
+    batch = {"x": torch.eye(4).to_sparse()}
+
+    assert row_bytes(batch) is None
+    with pytest.raises(BatchError, match="x: torch takes no rows out of this sparse_coo tensor"):
+        take(batch, slice(0, 1))
+
+
+def test_neither_torch_nor_tensordict_is_needed() -> None:
+    """Batches of other types are cut and joined where there are none."""
+    code = (
+        "import sys; sys.modules.update(torch=None, tensordict=None)\n"
+        "import numpy, runtime\n"
+        "from runtime.batch_bytes import compact, pack\n"
+        "from runtime.batches import join, take\n"
+        "batch = {'x': numpy.arange(4), 'w': list('abcd')}\n"
+        "parts = [take(batch, slice(0, 2)), take(batch, [2, 3], [3], {'x': -1})]\n"
+        "print(join([compact(pack(part)) for part in parts])['x'].tolist())\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[0, 1, 2, 3, -1]"
+
+
 @pytest.mark.parametrize(
     ("batch", "size"),
     [
@@ -317,5 +285,6 @@ def test_the_bytes_of_rows_are_told(batch: Any, size: int | list[int] | None) ->
 def test_a_column_is_read_by_its_name() -> None:
     """From tensors too; a batch without such a field has none."""
     assert column({"lengths": torch.tensor([3, 1])}, "lengths").tolist() == [3, 1]
+    assert column(TensorDict({"n": torch.tensor([3, 1])}, batch_size=[2]), "n").tolist() == [3, 1]
     assert column({"lengths": [3, 1]}, "weights") is None
     assert column([1, 2], "lengths") is None

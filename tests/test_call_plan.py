@@ -1,6 +1,6 @@
 """Calls planned and carried out without a cluster: who gets which rows, and the way back."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,13 +10,12 @@ import torch
 from planner.binding import bind
 from planner.call import plan_call
 from planner.call_requests import ArgumentFacts, CallPlan, CallRequest, Given, Route, traffic
-from planner.dispatch import DUMMY
 from planner.findings import Findings, PlanError
 from planner.indices import Indices
 from planner.mesh import NamedSharding
+from planner.resharding import parts_sent
 from planner.roles import (
     AllByRank,
-    Common,
     Concatenate,
     Declaration,
     First,
@@ -33,142 +32,16 @@ from planner.slice_policies import (
     Balanced,
     Constant,
     DropRemainder,
-    Even,
     Interleaved,
-    Packed,
     Padded,
     Policy,
-    RowCounts,
     Uneven,
 )
 from runtime.batches import assemble, row_count, take
-from runtime.call_arguments import RowFacts, facts_of, numbers_of_pads, payload_values
+from runtime.call_arguments import numbers_of_pads, payload_values
 from runtime.call_results import combine
-from runtime.remote_batches import joined_in_order, parts_of, places_of, rows_in
-
-AXES = ["data_parallel", "tensor_parallel"]
-POLICIES: tuple[Policy, ...] = (
-    Even(),
-    Uneven(),
-    Padded(),
-    Padded(2),
-    DropRemainder(),
-    Interleaved(),
-    Balanced(),
-    Balanced(RowCounts.WITHIN_ONE),
-    Packed(budget=20),
-)
-BATCHES: dict[str, Callable[[int], Any]] = {
-    "list": lambda rows: [f"row {row}" for row in range(rows)],
-    "array": lambda rows: np.arange(rows * 2.0).reshape(rows, 2),
-    "mapping": lambda rows: {"ids": torch.arange(rows), "words": [str(r) for r in range(rows)]},
-}
-
-
-class Nowhere:
-    """A backend that nothing is sent to: no value is a reference."""
-
-    def is_reference(self, value: object) -> bool:
-        """Never."""
-        return isinstance(value, Reference)
-
-
-class Reference:
-    """Stands for an object."""
-
-
-def facts(name: str, value: Any, role: Role, weights: Any = None) -> ArgumentFacts:
-    """What the plan is told of an argument."""
-    findings = Findings("test")
-    rows = RowFacts({} if weights is None else {name: weights})
-    found = facts_of(Nowhere(), name, value, role, rows, findings)  # type: ignore[arg-type]
-    findings.check()
-    return found
-
-
-def planned(
-    mesh: NamedSharding,
-    values: Mapping[str, Any],
-    roles: Mapping[str, Role],
-    returns: Result | None = None,
-    *,
-    free: tuple[str, ...] = (),
-    dummy_calls: bool = False,
-    weights: Any = None,
-    streams: bool = False,
-) -> CallPlan:
-    """The plan of a call with these arguments."""
-    declared = Declaration(
-        arguments=tuple(roles.items()), returns=returns, free=free, dummy_calls=dummy_calls
-    )
-    return plan_call(
-        CallRequest(
-            group="policy",
-            method="step",
-            mesh=mesh,
-            roles=declared,
-            arguments=tuple(
-                facts(name, value, roles.get(name, Common()), weights)
-                for name, value in values.items()
-            ),
-            streams=streams,
-        )
-    )
-
-
-def received(plan: CallPlan, values: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
-    """What each rank gets."""
-    payloads = {each.name: payload_values(each, values[each.name]) for each in plan.arguments}
-    return {
-        rank: {
-            each.name: None
-            if each.chosen[place] == DUMMY
-            else payloads[each.name][each.chosen[place]]
-            for each in plan.arguments
-        }
-        for place, rank in enumerate(plan.ranks)
-    }
-
-
-def equal(one: Any, other: Any) -> bool:
-    """Equal in type and value."""
-    if isinstance(one, dict):
-        return set(one) == set(other) and all(equal(one[key], other[key]) for key in one)
-    if isinstance(one, np.ndarray | torch.Tensor):
-        return type(one) is type(other) and one.dtype == other.dtype and np.array_equal(one, other)
-    return bool(one == other)
-
-
-def kept_rows(batch: Any, plan: CallPlan) -> Any:
-    """The batch without the rows that its policy drops."""
-    slices = plan.slices
-    assert slices is not None
-    rows = [row for row in range(slices.rows) if row not in slices.dropped]
-    return assemble(rows, len(rows), {}, batch)
-
-
-@pytest.mark.parametrize("kind", BATCHES)
-@pytest.mark.parametrize("policy", POLICIES, ids=repr)
-@pytest.mark.parametrize("dp", range(1, 9))
-def test_scatter_then_gather_is_the_identity(dp: int, policy: Policy, kind: str) -> None:
-    """Whatever the policy, the number of replicas and the number of rows, an empty batch too."""
-    mesh = NamedSharding(np.arange(dp * 2).reshape(dp, 2), AXES)
-    role = Shard("data_parallel", policy)
-    for rows in range(3 * dp + 2):
-        if isinstance(policy, Even) and rows % dp:
-            continue
-        batch = BATCHES[kind](rows)
-        weights = None
-        if isinstance(policy, Balanced | Packed):
-            weights = [row % 7 + 1 for row in range(rows)]
-        plan = planned(mesh, {"batch": batch}, {"batch": role}, Concatenate(), weights=weights)
-
-        got = received(plan, {"batch": batch})
-        back = combine(plan, [got[rank]["batch"] for rank in plan.returns])
-
-        assert equal(back, kept_rows(batch, plan))
-        assert plan.returns == tuple(range(0, dp * 2, 2))
-        assert all(equal(got[rank]["batch"], got[rank + 1]["batch"]) for rank in plan.returns)
+from runtime.remote_batches import joined_in_order, places_of, rows_in
+from tests.call_cases import AXES, Reference, facts, planned, received
 
 
 @pytest.mark.parametrize(
@@ -396,7 +269,7 @@ def resharded(plan: CallPlan, held: Sequence[Any]) -> list[Any]:
         if argument.payloads[index].route is Route.REFERENCE:
             made.append(held[receiver.parts[0].source])
             continue
-        parts = [take(held[p.source], rows_in(p)) for p in parts_of(receiver)]
+        parts = [take(held[p.source], rows_in(p)) for p in parts_sent(receiver)]
         order = places_of(receiver, argument.slices, index)
         pads = numbers_of_pads(argument.slices)
         made.append(assemble(order, argument.slices.real_sizes[index], pads, *parts))

@@ -11,15 +11,21 @@ import numpy as np
 import pytest
 import ray
 import torch
+from tensordict import TensorDict
 
 from planner.call_requests import traffic
 from planner.findings import PlanError
 from planner.mesh import NamedSharding
 from planner.roles import AllByRank, Concatenate, First, PerShard, Shard
-from planner.signatures import Method
 from planner.slice_policies import Interleaved, Uneven
-from runtime import DeadlineError, RayVirtualCluster, RayWorkerBuilder, RayWorkerGroup
-from runtime.call_future import Standing, wait_all
+from runtime import (
+    DeadlineError,
+    RayVirtualCluster,
+    RayWorkerBuilder,
+    RayWorkerGroup,
+    wait_all,
+)
+from runtime.call_future import Standing
 from runtime.call_results import ResultError
 from runtime.call_sending import HalfSentError
 from runtime.calls import Sender
@@ -248,7 +254,7 @@ def test_nothing_is_sent_when_something_is_wrong(group: RayWorkerGroup) -> None:
     with pytest.raises(PlanError, match=r"batch\.mask: it has 4 rows, and ids has 3"):
         group.call("padded", uneven)
     with pytest.raises(PlanError, match="can't be serialised"):
-        group.call("padded", [threading.Lock(), threading.Lock()])
+        group.call("padded", {"ids": [1, 2], "locks": [threading.Lock(), threading.Lock()]})
     assert group.call(BatchWorker.take_kept).by_rank() == {0: [], 1: [], 2: [], 3: []}
 
 
@@ -256,15 +262,16 @@ def test_sending_that_breaks_says_who_was_called(
     group: RayWorkerGroup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The ranks that got the call are known."""
-    entry = Sender.entry
+    entries = Sender.entries
 
     def broken(*_: object, **__: object) -> object:
         raise ConnectionError("the network is gone")
 
-    def entry_or_broken(sender: Sender, rank: int, method: Method, quiet: bool) -> Any:
-        return broken if rank == 2 else entry(sender, rank, method, quiet)
+    def entries_one_broken(*args: Any) -> list[Any]:
+        usual = entries(*args)
+        return [*usual[:2], broken, *usual[3:]]
 
-    monkeypatch.setattr(Sender, "entry", entry_or_broken)
+    monkeypatch.setattr(Sender, "entries", entries_one_broken)
 
     with pytest.raises(HalfSentError, match="ranks 0-1 called, ranks 2-3 not") as raised:
         group.call("tell", [1, 2, 3, 4])
@@ -413,15 +420,16 @@ def test_async_workers_are_called_alike(cluster: RayVirtualCluster) -> None:
 
 
 def test_many_calls_do_not_fill_the_driver(group: RayWorkerGroup) -> None:
-    """Equal calls share one plan, and forgotten futures are forgotten."""
+    """Equal calls share one plan, and calls that have returned are forgotten."""
     latest = group.call(BatchWorker.total, np.ones(5))
     for rows in range(1, 600):
         latest = group.call(BatchWorker.total, np.ones(rows))
     assert latest.result() == 599.0
-    del latest
+    for _ in range(20):
+        group.call(BatchWorker.total, np.ones(5)).result()
 
     assert len(group._call_state.plans) <= 512
-    assert sum(each() is not None for each in group._call_state.recent) <= 1
+    assert group._in_flight.count <= 20 * 4
 
 
 def test_uneven_policies_keep_the_rows_of_a_view(group: RayWorkerGroup) -> None:
@@ -433,3 +441,26 @@ def test_uneven_policies_keep_the_rows_of_a_view(group: RayWorkerGroup) -> None:
     )
 
     assert back.result().tolist() == large[::100].tolist()
+
+
+def test_each_rank_knows_its_micro_batches(group: RayWorkerGroup) -> None:
+    """As many on every rank, none over the budget, all of the batch."""
+    batch = {"lengths": np.array([9, 2, 3, 5, 5, 8, 1, 7])}
+
+    told = group.call(BatchWorker.packed, batch).per_shard()
+
+    assert len({len(sizes) for sizes in told}) == 1
+    assert max(size for sizes in told for size in sizes) <= 10
+    assert sum(size for sizes in told for size in sizes) == 40
+
+
+def test_a_tensordict_goes_in_and_comes_out(group: RayWorkerGroup) -> None:
+    """Cut, sent, joined and, held, cut again."""
+    batch = TensorDict({"ids": torch.arange(5), "mask": torch.ones(5, 2)}, batch_size=[5])
+
+    held = group.call(BatchWorker.same, batch).held()
+    back = group.using(mesh="wide").call(BatchWorker.same, held.as_argument()).result()
+
+    assert isinstance(back, TensorDict)
+    assert back["ids"].tolist() == [0, 1, 2, 3, 4]
+    assert back["mask"].shape == (5, 2)

@@ -9,8 +9,8 @@ import pytest
 import ray
 from ray.util import placement_group_table
 
-from planner.findings import PlanError
-from runtime import RayVirtualCluster, RayWorkerBuilder, RayWorkerGroup
+from planner.findings import PlanError, ResourceInsufficientError
+from runtime import ExecutionError, RayVirtualCluster, RayWorkerBuilder, RayWorkerGroup
 
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
@@ -58,6 +58,17 @@ def test_without_gpus_a_bundle_holds_cpus_only(cluster_of_nodes: "Cluster") -> N
         assert bundles_of(group) == [{"CPU": 2.0}] * 2
 
 
+def test_a_bundle_holds_what_was_asked_for(cluster_of_nodes: "Cluster") -> None:
+    """Memory and other CPUs on Ray; more than any node has is told with what is missing."""
+    size = 64 * 1024**2
+    with RayVirtualCluster([2], bundle_resources={"CPU": 1.5, "memory": "64MiB"}) as cluster:
+        (group,) = cluster.get_placement_groups()
+        assert bundles_of(group) == [{"CPU": 1.5, "GPU": 1.0, "memory": float(size)}] * 2
+    hungry = RayVirtualCluster([2], bundle_resources={"licence": 1}, ready_timeout=0.5)
+    with pytest.raises(ResourceInsufficientError, match="1 licence missing on the closest node"):
+        hungry.get_placement_groups()
+
+
 def test_a_unified_placement_group_spans_nodes(cluster_of_nodes: "Cluster") -> None:
     """Its rank order follows the hardware; the strategy may be given at the call."""
     with RayVirtualCluster([2, 2], name="wide") as cluster:
@@ -73,6 +84,18 @@ def test_a_unified_placement_group_spans_nodes(cluster_of_nodes: "Cluster") -> N
         assert sorted(order) == [0, 1, 2]
         homes = [table(group)["bundles_to_node_id"][bundle] for bundle in order]
         assert len(set(homes)) == 3
+
+
+def test_one_placement_group_or_several_is_yes_or_no(cluster_of_nodes: "Cluster") -> None:
+    """Anything else is refused, before and after the reservation."""
+    with RayVirtualCluster([1], use_gpus=False, name="one") as cluster:
+        for _ in range(2):
+            with pytest.raises(PlanError) as caught:
+                cluster._init_placement_groups("LOOSE", use_unified_pg="yes")  # type: ignore[arg-type]
+            assert [finding.path for finding in caught.value.findings] == [
+                *("strategy", "use_unified_pg"),
+            ]
+            cluster.get_placement_groups()
 
 
 def test_per_node_clusters_have_no_sorted_bundles(cluster_of_nodes: "Cluster") -> None:
@@ -229,3 +252,19 @@ def test_a_strategy_that_ray_does_not_know_reserves_nothing(cluster_of_nodes: "C
         cluster._init_placement_groups(strategy="TIGHT")
     assert len(placement_group_table()) == before
     assert os.environ.get("RANK") is None
+
+
+def test_a_process_without_ray_is_told_how_to_connect(cluster_of_nodes: "Cluster") -> None:
+    """A reservation, and a group's, need a cluster; arguments are checked without one."""
+    ray.shutdown()
+    cluster = RayVirtualCluster([1], name="early")
+    builder = RayWorkerBuilder("tests.workers.Recorder")
+    for use in (cluster.get_placement_groups, lambda: RayWorkerGroup(cluster, builder)):
+        with pytest.raises(ExecutionError) as caught:
+            use()
+        assert str(caught.value) == (
+            "virtual cluster 'early': this process is not connected to Ray; call ray.init() or "
+            "init_ray() first"
+        )
+    with pytest.raises(PlanError, match="workers_per_node: 2 workers for 1 bundles"):
+        RayWorkerGroup(cluster, builder, workers_per_node=2)

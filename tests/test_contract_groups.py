@@ -231,7 +231,9 @@ def test_a_second_group_shares_the_bundles_and_a_third_is_refused(
         assert first["CUDA_VISIBLE_DEVICES"] == second["CUDA_VISIBLE_DEVICES"] == both
         assert (first["LOCAL_RANK"], second["LOCAL_RANK"]) == ("0", "1")
         assert [each["name"] for each in rollout.worker_metadata] == ["rollout-1-0", "rollout-1-1"]
-        with pytest.raises(ValueError, match="hold 1 of every GPU already") as caught:
+        with pytest.raises(
+            ValueError, match="hold 1 of the GPU of bundle 0 of placement group 1"
+        ) as caught:
             RayWorkerGroup(places, builder, name_prefix="third")
         assert "make the cluster with max_colocated_worker_groups=3" in str(caught.value)
         assert [name for name in list_named_actors() if name.startswith("third")] == []

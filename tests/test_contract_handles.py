@@ -123,6 +123,11 @@ def test_handles_refuse_what_the_class_cannot_take(group: RayWorkerGroup) -> Non
         worker.exactly.remote(1)
     with pytest.raises(TypeError, match="unexpected keyword argument 'numbr'"):
         worker.count.remote(1, numbr=1)
+    with pytest.raises(TypeError) as caught:
+        worker.pair.options(name="task").remote(1, 2)
+    assert str(caught.value) == (
+        "plain-0-0: pair(data=...): too many positional arguments; nothing was sent"
+    )
     with pytest.raises(TypeError, match=r"call rank.remote\(...\)"):
         worker.rank()
 

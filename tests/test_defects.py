@@ -78,6 +78,10 @@ def test_defect_01_environments_are_not_shared_between_groups(
     )
     assert (first.get("ONLY"), second.get("ONLY")) == ("here", None)
     assert "ONLY" not in os.environ
+    # The nodes have it from the shell that started them.
+    assert first.get("RANKPLAN_TEST_PLAIN") == "of-the-node"
+    assert "RANKPLAN_TEST_API_TOKEN" not in first.keys() | second.keys()
+    assert "SLURM_JOB_ID" not in first.keys() | second.keys()
     driver = {"HF_TOKEN": "hush", "PLAIN": "1"}
     plan = launched([1], sources=EnvironmentSources(driver=driver))
     assert told(environment_of(plan, 0), "PLAIN") == "1"

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from planner.difference import PlanDifference, difference
 from planner.environment import EnvironmentSources
+from planner.findings import PlanError
 from planner.group import GroupArguments
 from planner.launch import LaunchPlan, Rendezvous
 from planner.prediction import predict_launch
@@ -158,3 +159,13 @@ def test_any_change_of_gpus_is_found(order: list[int]) -> None:
     found = difference(plan, moved)
     changed = tuple(rank for rank in range(4) if order[rank] != rank)
     assert tuple(sorted(rank for each in found.ranks for rank in each.ranks)) == changed
+
+
+def test_only_launch_plans_are_compared() -> None:
+    """Both arguments are checked at once."""
+    with pytest.raises(PlanError) as caught:
+        difference(None, "plan.json")  # type: ignore[arg-type]
+    assert [str(finding) for finding in caught.value.findings] == [
+        "predicted: a value of type NoneType; give a LaunchPlan",
+        "observed: a value of type str; give a LaunchPlan",
+    ]

@@ -241,6 +241,37 @@ def test_what_must_exist_before_python_starts() -> None:
     assert "looks like a credential" in refusal(forced={"LD_PRELOAD": "http://a:b@c"})[0]
 
 
+@pytest.mark.parametrize("patterns", ["PATH", 5, None, ("PATH", 3)])
+@pytest.mark.parametrize("name", ["inherit", "credentials"])
+def test_a_policy_is_made_of_patterns(name: str, patterns: Any) -> None:
+    """A single text would be taken letter by letter."""
+    with pytest.raises(PlanError) as caught:
+        made(EnvironmentPolicy(**{name: patterns}))
+    assert [str(each) for each in caught.value.findings] == [
+        (
+            f"environment_policy.{name}: {patterns!r} is not a tuple of patterns; give a tuple, "
+            "as in ('NCCL_*',)"
+        )
+    ]
+
+
+def test_a_policy_of_lists_is_as_good() -> None:
+    """The plan has tuples."""
+    patterns: Any = ["NCCL_*"]
+    planned = made(EnvironmentPolicy(inherit=patterns), driver={"NCCL_DEBUG": "1", "A": "2"})
+    assert held(planned) == {"NCCL_DEBUG": "1"}
+    assert planned.inherit == ("NCCL_*",)
+
+
+def test_sources_are_mappings() -> None:
+    """All that are not, at once; no value is shown."""
+    wrong: Any = {"group": 5, "forced": ["hush"]}
+    assert refusal(**wrong) == [
+        "sources.group: a value of type int; give a mapping from names to values",
+        "sources.forced: a value of type list; give a mapping from names to values",
+    ]
+
+
 def test_sources_are_left_as_they_were() -> None:
     """No layer is written into: the next group starts from the same."""
     group, driver = {"A": "1"}, {"B": "2"}

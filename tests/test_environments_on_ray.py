@@ -3,6 +3,8 @@
 import contextlib
 import importlib.util
 import os
+import sys
+import venv
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +13,10 @@ import ray
 from ray.cluster_utils import Cluster
 
 from planner.codec import plan_to_json
+from planner.environment import EnvironmentPolicy
+from planner.findings import PlanError
 from planner.interpreter import BuiltEnvironment
+from planner.mesh import NamedSharding
 from runtime import (
     ACTOR_ENVIRONMENT_REGISTRY,
     PreflightError,
@@ -35,6 +40,57 @@ class Shade:
     def about(self, number):
         return colours.VERSION, sys.executable, os.environ["VIRTUAL_ENV"], number * self.factor
 """
+
+
+ABROAD = """
+class Abroad:
+    def __init__(self, axes):
+        self.axes = axes
+
+    def has_rankplan(self):
+        try:
+            import runtime
+        except ImportError:
+            return False
+        return True
+
+    def coordinates(self, rank):
+        return self.axes.get_worker_coords(rank)
+
+    def takes(self, axes):
+        return type(axes).__module__, axes == self.axes
+
+    def gives(self):
+        return self.axes
+"""
+
+WITHOUT = """
+import sys
+
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("planner", "runtime"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+sys.meta_path.insert(0, Finder())
+"""
+
+
+def _python_without_rankplan(folder: Path) -> str:
+    """An interpreter with this one's packages and a worker's module.
+
+    The nodes have this folder on their search path, so it must refuse to import rankplan.
+    """
+    venv.create(folder, with_pip=False, symlinks=True)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    shared = [each for each in sys.path if Path(each).name == "site-packages"]
+    lines = "\n".join([*shared, "import without_rankplan"])
+    (packages / "shared.pth").write_text(lines, encoding="utf-8")
+    (packages / "without_rankplan.py").write_text(WITHOUT, encoding="utf-8")
+    (packages / "axes_abroad.py").write_text(ABROAD, encoding="utf-8")
+    return str(folder / "bin" / "python")
 
 
 @pytest.fixture
@@ -91,6 +147,27 @@ def test_class_that_is_not_in_its_environment(
     assert "shade_9" in str(caught.value)
 
 
+def test_axes_reach_an_interpreter_that_lacks_rankplan(
+    cluster_of_nodes: Cluster, tmp_path: Path, registry: dict[str, str]
+) -> None:
+    """As the constructor's argument, a call's, and a result; errors and other actors too."""
+    registry["axes_abroad.Abroad"] = _python_without_rankplan(tmp_path / "abroad")
+    axes = NamedSharding([[2, 3], [0, 1]], ["data_parallel", "tensor_parallel"])
+    with (
+        RayVirtualCluster([1], max_colocated_worker_groups=2) as cluster,
+        RayWorkerGroup(cluster, RayWorkerBuilder("axes_abroad.Abroad", axes=axes)) as group,
+    ):
+        worker = group.workers[0]
+        assert ray.get(worker.has_rankplan.remote()) is False
+        assert ray.get(worker.coordinates.remote(2)) == axes.get_worker_coords(2)
+        assert ray.get(worker.takes.remote(axes)) == ("planner.mesh", True)
+        again = ray.get(worker.gives.remote())
+        assert type(again) is NamedSharding
+        assert again == axes
+        with pytest.raises(PlanError, match="rank 9 is not in the layout"):
+            ray.get(worker.coordinates.remote(9))
+
+
 def test_a_secret_is_in_no_plan_and_no_process_list(
     cluster_of_nodes: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -112,6 +189,40 @@ def test_a_secret_is_in_no_plan_and_no_process_list(
         assert not any(hidden in text for text in (*told, options))
         assert "PYTHONUTF8" in options
         assert any("start about twice as slowly" in note for note in group.plan.notes)
+
+
+@pytest.mark.parametrize(
+    ("policy", "stays"),
+    [
+        (EnvironmentPolicy(), {"RANKPLAN_TEST_PLAIN"}),
+        (EnvironmentPolicy(inherit=()), set()),
+        (EnvironmentPolicy(inherit=("RANKPLAN_TEST_P*",)), {"RANKPLAN_TEST_PLAIN"}),
+        (
+            EnvironmentPolicy(credentials=("RANKPLAN_TEST_*",)),
+            {"RANKPLAN_TEST_PLAIN", "RANKPLAN_TEST_API_TOKEN"},
+        ),
+    ],
+    ids=["default", "strict", "by pattern", "credential named"],
+)
+def test_the_policy_counts_for_what_the_nodes_have(
+    cluster_of_nodes: Cluster, policy: EnvironmentPolicy, stays: set[str]
+) -> None:
+    """The shell that started Ray handed its variables to every process of the node."""
+    with (
+        RayVirtualCluster([1]) as cluster,
+        RayWorkerGroup(
+            cluster,
+            RayWorkerBuilder("tests.place_workers.Asked"),
+            env_vars={"GIVEN_TOKEN": "mine"},
+            environment_policy=policy,
+        ) as group,
+    ):
+        *own, child = ray.get(group.workers[0].environments.remote())
+    for found in own:
+        assert {name for name in found if name.startswith("RANKPLAN_TEST_")} == stays
+        assert "SLURM_JOB_ID" not in found
+        assert {"PATH", "HOME", "GIVEN_TOKEN"} <= found.keys()
+    assert {line.partition("=")[0] for line in child if "RANKPLAN_TEST_" in line} == stays
 
 
 def _command_lines() -> list[str]:

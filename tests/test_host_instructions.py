@@ -5,7 +5,8 @@ from attrs import evolve
 from planner.affinity import Affinity
 from planner.environment import EnvironmentSources
 from planner.host_instructions import host_instructions
-from planner.launch import environment_of, identity_of, unset_patterns
+from planner.launch import environment_of, identity_of
+from planner.node_environment import rank_node_variables
 from tests.strategies import launched
 
 PLAN = launched([1, 2], sources=EnvironmentSources(group={"COLOUR": "blue", "HF_TOKEN": "hush"}))
@@ -25,7 +26,7 @@ def test_instructions_hold_what_the_plan_says_of_the_rank() -> None:
     assert made.identity is identity
     assert made.environment == environment_of(PLAN, 2)
     assert {each.name: each.value for each in made.environment}["RANK"] == "2"
-    assert made.unset == unset_patterns(PLAN.workers[2])
+    assert made.from_node == rank_node_variables(PLAN, 2)
     assert "hush" not in repr(made)
 
 
@@ -35,7 +36,7 @@ def test_a_host_is_told_in_plain_types() -> None:
     assert told == {
         "worker_class": "package.Worker",
         "environment": {"RANK": "0"},
-        "unset": list(unset_patterns(PLAN.workers[0])),
+        "from_node": rank_node_variables(PLAN, 0).told(),
         "holds_port": True,
         "identity": "rank 0 on node 10.0.0.1, GPU 0, pid 7",
         "describes": True,

@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -63,6 +64,25 @@ def test_an_unknown_class_is_told_how_to_register() -> None:
         "ACTOR_ENVIRONMENT_REGISTRY['engine.Wroker'] = '/path/of/python' or "
         "'uv run --locked --extra NAME --directory /folder/of/project'. "
         "The nearest registered names are engine.Worker."
+    )
+
+
+@pytest.mark.parametrize("name", [5, None, ["engine.Worker"]])
+def test_what_is_no_name_is_no_class(name: Any) -> None:
+    """A value that no registry can hold is not said to be missing from it."""
+    with pytest.raises(ValueError, match="is not the full name of a class"):
+        get_actor_python_env(name)
+
+
+def test_an_entry_that_is_no_text_names_its_place() -> None:
+    """With what it may be."""
+    registry: dict[str, Any] = ACTOR_ENVIRONMENT_REGISTRY
+    registry["engine.Worker"] = 5
+    with pytest.raises(PlanError) as caught:
+        interpreter_of("engine.Worker")
+    assert str(caught.value) == (
+        "python environment: ACTOR_ENVIRONMENT_REGISTRY['engine.Worker']: a value of type int; "
+        "give the absolute path of an interpreter, 'uv run ...' or 'uv pip install ...'"
     )
 
 
@@ -145,14 +165,20 @@ def test_an_environment_planned_elsewhere_is_refused_with_every_reason() -> None
 def test_nodes_that_fail_alike_share_a_line() -> None:
     """A hundred nodes usually fail for one reason; the error survives pickling."""
     failures = [
-        NodeOutcome(node_id="a" * 56, host="one", problem="it failed", output="last\nwords"),
+        NodeOutcome(
+            node_id="a" * 56,
+            address="10.0.0.1",
+            host="one",
+            problem="it failed",
+            output="last\nwords",
+        ),
         NodeOutcome(node_id="b" * 56, problem="it did not answer within 15 s"),
         NodeOutcome(node_id="c" * 56, host="two", problem="it failed", output="last\nwords"),
     ]
     error = EnvironmentBuildError(InterpreterPath(executable="/x/bin/python"), failures)
     assert str(error) == (
         "3 nodes do not have the interpreter prebuilt: /x/bin/python\n"
-        "  - node aaaaaaaaaaaa (one), cccccccccccc (two): it failed\n"
+        "  - node 10.0.0.1 (one, aaaaaaaaaaaa), cccccccccccc (two): it failed\n"
         "      last\n"
         "      words\n"
         "  - node bbbbbbbbbbbb: it did not answer within 15 s"
@@ -209,7 +235,12 @@ def test_two_groups_use_different_versions_of_a_package(tmp_path: Path, node_id:
         interpreter = interpreter_of(f"shades.V{version}")
         prepared = prepare_interpreter(interpreter, [node_id], 100.0)
         assert prepared.outcomes == (
-            NodeOutcome(node_id=node_id, host=socket.gethostname(), built=True),
+            NodeOutcome(
+                node_id=node_id,
+                address=ray.util.get_node_ip_address(),
+                host=socket.gethostname(),
+                built=True,
+            ),
         )
         assert not prepare_interpreter(interpreter, [node_id], 100.0).outcomes[0].built
         shade = ray.remote(_Shade).options(

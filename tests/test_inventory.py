@@ -1,5 +1,6 @@
 """What a cluster has: values, order, plain data."""
 
+from collections.abc import Callable
 from random import Random
 
 import pytest
@@ -298,3 +299,20 @@ def test_amounts_are_exact_whole_numbers() -> None:
     assert both == Amounts(gpu_share=3333, custom=(("b", 2), ("a", 4)))
     assert str(both) == "0.3333 GPUs, 0.004 a, 0.002 b"
     assert amount_text("memory", 80 * GIB) == "80 GiB of memory"
+
+
+@pytest.mark.parametrize(
+    ("shape", "told"),
+    [
+        (lambda: h100_nodes("2"), "shape: count: '2' is not a whole number; give 0 or more"),  # type: ignore[arg-type]
+        (lambda: h100_nodes(1.5), "shape: count: 1.5 is not a whole number; give 0 or more"),  # type: ignore[arg-type]
+        (lambda: gb200_racks(None), "shape: racks: None is not a whole number; give 0 or more"),  # type: ignore[arg-type]
+        (lambda: laptop(gpus=True), "shape: gpus: True is not a whole number; give 0 or more"),
+        (lambda: cpu_nodes(-1), "shape: count: -1 is negative; give 0 or more"),
+    ],
+)
+def test_shapes_take_whole_numbers(shape: Callable[[], Inventory], told: str) -> None:
+    """Nothing else, in words."""
+    with pytest.raises(PlanError) as caught:
+        shape()
+    assert str(caught.value) == told

@@ -113,3 +113,14 @@ def test_place_that_cannot_be_written(tmp_path: Path) -> None:
     """A folder that is not there is an error, not a crash."""
     with pytest.raises(PlanError, match="can't be written"):
         write_inventory(laptop(), tmp_path / "no" / "a.json")
+
+
+def test_what_is_no_path_and_what_is_no_inventory(tmp_path: Path) -> None:
+    """Told in words, and no file is made."""
+    with pytest.raises(PlanError, match="inventory: path: a value of type int; give the path of"):
+        read_inventory(5)  # type: ignore[arg-type]
+    with pytest.raises(PlanError, match="inventory: path: a value of type NoneType; give the"):
+        write_inventory(laptop(), None)  # type: ignore[arg-type]
+    with pytest.raises(PlanError, match="inventory: a value of type int; give an Inventory, as"):
+        write_inventory(5, tmp_path / "nodes.json")  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []

@@ -118,6 +118,9 @@ def test_a_deadline_names_who_has_not_started(start: Start) -> None:
     [
         ("no_such_package.Class", "no module of 'no_such_package.Class' can be imported"),
         ("tests.workers.NoSuchClass", "module 'tests.workers' has no class 'NoSuchClass'"),
+        ("tests.workers.Recordr", "no class 'Recordr'; did you mean 'Recorder'"),
+        ("tests.worker.Recorder", "no class 'worker.Recorder'; did you mean 'workers'"),
+        ("testz.workers.Recorder", "did you mean 'test.+; put the folder that holds 'testz' into"),
         ("tests.no_such_module.Class", "module 'tests' has no class 'no_such_module.Class'"),
         ("tests.workers.undecorated_behaviour", "is a function, not a class"),
     ],
@@ -127,7 +130,10 @@ def test_a_class_that_is_not_there(start: Start, name: str, text: str) -> None:
     with pytest.raises(ExecutionError, match=text) as caught:
         start(name)
     assert isinstance(caught.value, ImportError | TypeError)
-    assert name in str(caught.value)
+    assert isinstance(caught.value.__cause__, ImportError | TypeError)
+    address = ray.util.get_node_ip_address()
+    subject = f"worker group 'fragile': importing {name} on node {address} failed: "
+    assert str(caught.value).startswith(subject)
 
 
 def test_a_module_that_fails_to_import(start: Start, tmp_path: Path) -> None:
@@ -143,6 +149,26 @@ def test_a_constructor_argument_that_cannot_be_sent(start: Start) -> None:
         start(FAILING, NotPicklable())
     assert "args[0]: a value of type NotPicklable can't be serialised" in str(caught.value)
     assert "this object stays where it is" in str(caught.value)
+
+
+def test_a_configure_worker_that_raises(start: Start, tmp_path: Path) -> None:
+    """The user's own exception, with the group, the node and what it was asked."""
+    text = (
+        "class Stubborn:\n"
+        "    @staticmethod\n"
+        "    def configure_worker(num_gpus, bundle_indices):\n"
+        "        raise KeyError('no model')\n"
+    )
+    (tmp_path / "stubborn.py").write_text(text, encoding="utf-8")
+    with pytest.raises(KeyError) as caught:
+        start("stubborn.Stubborn", env_vars={"PYTHONPATH": str(tmp_path)})
+    address = ray.util.get_node_ip_address()
+    assert str(caught.value) == (
+        "worker group 'fragile': asking configure_worker of stubborn.Stubborn on node "
+        f"{address} failed: KeyError: 'no model'; raised by "
+        "configure_worker(num_gpus=1.0, bundle_indices=(0, [0]))"
+    )
+    assert isinstance(caught.value.__cause__, KeyError)
 
 
 def test_crooked_answers_of_configure_worker(start: Start) -> None:
@@ -261,7 +287,7 @@ def test_a_group_that_failed_gives_its_share_back(cluster_of_nodes: "Cluster") -
                 RayWorkerGroup(cluster, RayWorkerBuilder(FAILING, "raise", (0,)))
         with RayWorkerGroup(cluster, RayWorkerBuilder(FAILING)) as group:
             assert group.world_size == 1
-            with pytest.raises(PlanError, match="hold 1 of every GPU already"):
+            with pytest.raises(PlanError, match="holds 1 of the GPU of bundle 0"):
                 RayWorkerGroup(cluster, RayWorkerBuilder(FAILING))
 
 

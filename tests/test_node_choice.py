@@ -1,5 +1,6 @@
 """Which nodes a reservation may use, what Ray is told, and what is checked afterwards."""
 
+import pytest
 from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from planner.node_choice import (
     hardware_order,
     named_by_id,
     remaining_nodes,
+    why_no_node,
 )
 from planner.requests import Strategy
 from planner.reservation import plan_reservation
@@ -155,3 +157,65 @@ def test_hardware_order_is_a_permutation_that_keeps_sizes(landed: list[tuple[int
     for size in {size for _, size in landed}:
         nodes = [landed[group][0] for group in order if landed[group][1] == size]
         assert nodes == sorted(nodes)
+
+
+@pytest.mark.parametrize(
+    ("rules", "told"),
+    [
+        ({}, None),
+        ({"exclude_nodes": ["n0", "10.0.0.2"]}, None),
+        (
+            {"exclude_nodes": ["n0", "10.0.0.2", "n2"]},
+            (
+                "exclude_nodes: it leaves out all 3 nodes: 10.0.0.2, n0, n2; name fewer of them, "
+                "or add nodes"
+            ),
+        ),
+        (
+            {"node_selector": {"rack": "r9"}},
+            (
+                "node_selector: none of the 3 nodes has rack=r9: it is r0, r1, r2 there; change "
+                "the rule, or add such nodes"
+            ),
+        ),
+        (
+            {"node_selector": {"zone": "a"}},
+            (
+                "node_selector: none of the 3 nodes has zone=a: they do not have the label; "
+                "change the rule, or add such nodes"
+            ),
+        ),
+        (
+            {"exclude_nodes": ["n0"], "node_selector": {"rack": "r0"}},
+            (
+                "node_selector: none of the 2 nodes that the rules before it leave has rack=r0: "
+                "it is r1, r2 there; change the rule, or add such nodes"
+            ),
+        ),
+        (
+            {"topology": {"other": ("d", 0)}},
+            (
+                "topology: none of the 3 nodes is in it: it names other; name nodes by their ids, "
+                "which are n0, n1, n2"
+            ),
+        ),
+        ({"topology": {"n1": ("d", 0)}}, None),
+    ],
+)
+def test_the_rule_that_leaves_no_node_is_named(rules: dict[str, object], told: str | None) -> None:
+    """The first one after which none is left, with what the nodes are like."""
+    nodes = Inventory(
+        evolve(node, labels={"rack": f"r{index}"})
+        for index, node in enumerate(small_nodes(1, 1, 1).nodes)
+    )
+    spec = plan_cluster(bundle_ct_per_node_list=[1], **rules)
+    found = why_no_node(spec.nodes, nodes)
+    assert (found and str(found)) == told
+    assert (found is None) == bool(chosen_nodes(spec.nodes, nodes).nodes)
+
+
+def test_a_cluster_without_nodes_has_none_to_use() -> None:
+    """No rule is to blame."""
+    found = why_no_node(NodeChoice(), Inventory([]))
+    assert found is not None
+    assert found.problem == "the cluster has no node"

@@ -147,6 +147,35 @@ def test_busy_waits_and_then_says_for_what(cluster_of_nodes: Cluster) -> None:
             late.get_placement_groups()
 
 
+def test_a_wait_says_what_it_waits_for_once_and_then_seldom(
+    cluster_of_nodes: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At its beginning, and not again before the error of a short one."""
+    with RayVirtualCluster([8, 8, 8], name="holder") as holder:
+        holder.get_placement_groups()
+        late = RayVirtualCluster([2], name="late", ready_timeout=1.5)
+        with caplog.at_level("INFO", "rankplan"), pytest.raises(TimeoutError):
+            late.get_placement_groups()
+    told = [each.getMessage() for each in caplog.records if "'late'" in each.getMessage()]
+    assert [each.split(": ")[1] for each in told] == [
+        "1 of 1 placement groups are not ready after 0 of 1.5 s"
+    ]
+    assert "once 1 GPU more is free there" in told[0]
+
+
+def test_an_impossible_reservation_keeps_to_its_deadline(
+    cluster_of_nodes: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not looked at again when that would be after ``ready_timeout``."""
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    rules: dict[str, Any] = {"node_selector": {"rack": "rack9"}, "ready_timeout": 3}
+    with pytest.raises(ResourceInsufficientError, match=r"rack=rack9: it is rack0, rack1, rack2"):
+        RayVirtualCluster([1], **rules).get_placement_groups()
+    # Nobody slept, so time stood still, and every pause of up to 3 seconds was one that fits.
+    assert pauses == [1.0, 2.0]
+
+
 def test_busy_is_served_when_it_becomes_free(cluster_of_nodes: Cluster) -> None:
     """A wait that is right ends as soon as the holder lets go."""
     holder = RayVirtualCluster([8, 8, 8], name="holder")
@@ -184,6 +213,32 @@ def test_node_that_leaves_after_the_reservation(cluster_of_nodes: Cluster) -> No
             time.sleep(0.05)
         with pytest.raises(NodeLostError, match=r"2 of its 2 bundles.*shutdown"):
             _group(cluster, "seated")
+
+
+def test_shares_are_those_that_configure_worker_asked_for(cluster_of_nodes: Cluster) -> None:
+    """Of two groups on one GPU the first takes it whole: the second is told who has it."""
+    greedy = RayWorkerBuilder("tests.place_workers.TakesWholeGpu")
+    with (
+        RayVirtualCluster([1, 1], max_colocated_worker_groups=2, name="shared") as cluster,
+        RayWorkerGroup(cluster, greedy, [1, 0], "greedy"),
+    ):
+        with pytest.raises(PlanError) as caught:
+            _group(cluster, "seated")
+        [finding] = caught.value.findings
+        assert "'greedy (#1)' holds 1 of the GPU of bundle 0 of placement gr" in finding.problem
+        assert "configure_worker of 'greedy (#1)' ask for num_gpus=0.5" in finding.remedy
+        with _group(cluster, "beside", workers_per_node=[0, 1]) as beside:
+            assert beside.world_size == 1
+
+
+def test_a_gpu_is_not_asked_of_bundles_without_one(cluster_of_nodes: Cluster) -> None:
+    """It would never come: the host would wait until the deadline."""
+    greedy = RayWorkerBuilder("tests.place_workers.TakesWholeGpu")
+    with (
+        RayVirtualCluster([1], use_gpus=False) as cluster,
+        pytest.raises(PlanError, match="wants 1 of a GPU, and the cluster's bundles hold none"),
+    ):
+        RayWorkerGroup(cluster, greedy)
 
 
 def test_broken_locality_stops_before_constructors(

@@ -1,6 +1,8 @@
 """A dry run: complete launch plans from an inventory, without Ray."""
 
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from attrs import evolve
@@ -8,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.codec import plan_from_json, plan_to_json
+from planner.environment import EnvironmentSources
 from planner.findings import PlanError, ResourceInsufficientError
 from planner.group import GroupArguments
 from planner.group_places import PlaceArguments
@@ -146,6 +149,46 @@ def test_too_many_groups_for_a_cluster() -> None:
         predict_launches([ClusterIntent(spec=spec, groups=groups)], small_nodes(1))
 
 
+def test_a_share_that_configure_worker_asks_for_counts() -> None:
+    """Two groups on a GPU that the first takes whole are refused, as on the real cluster."""
+    spec = plan_cluster(bundle_ct_per_node_list=[2], max_colocated_worker_groups=2)
+    groups = [evolve(GROUP, name_prefix=name) for name in ("greedy", "second")]
+    whole: list[object] = [({"num_gpus": 1.0}, {}, {})] * 2
+    with pytest.raises(PlanError) as caught:
+        predict_launches(
+            [ClusterIntent(spec=spec, groups=groups, answers={0: whole})], h100_nodes(1)
+        )
+    assert caught.value.findings[0].problem == (
+        "its bundles are shared by at most 2 groups, and 'greedy' holds 1 of the GPU of bundle 0 "
+        "of placement group 0 already, of which it wants 0.5 (and so in 1 more bundles)"
+    )
+    part: list[object] = [({"num_gpus": 0.5}, {}, {})] * 2
+    intent = ClusterIntent(spec=spec, groups=groups, answers={0: part})
+    shares = [
+        w.gpu_share
+        for each in predict_launches([intent], h100_nodes(1)).launches
+        for w in each.workers
+    ]
+    assert shares == [5_000] * 4
+
+
+def test_a_rule_that_leaves_no_node_is_named() -> None:
+    """With the cluster whose it is, when there are several."""
+    spec = plan_cluster(bundle_ct_per_node_list=[1], name="x", exclude_nodes=["n0"])
+    with pytest.raises(ResourceInsufficientError) as caught:
+        predict_launch(spec, GROUP, small_nodes(1))
+    assert str(caught.value) == (
+        "reservation: exclude_nodes: it leaves out the only node: n0; name fewer of them, or add "
+        "nodes"
+    )
+    others = [ClusterIntent(spec=evolve(spec, name=name), groups=[GROUP]) for name in "ab"]
+    with pytest.raises(ResourceInsufficientError) as several:
+        predict_launches(others, small_nodes(1))
+    assert [finding.path for finding in several.value.findings] == [
+        *("cluster 'a'.exclude_nodes", "cluster 'b'.exclude_nodes"),
+    ]
+
+
 def test_every_group_that_is_wrong_is_named() -> None:
     """All problems of all clusters are in one error."""
     bad = [
@@ -281,3 +324,53 @@ def test_arguments_are_those_of_the_real_group() -> None:
     """The prediction takes the very type that a real start fills in."""
     assert isinstance(GROUP, GroupArguments)
     assert GROUP.bundle_counts == ()
+
+
+SPEC = plan_cluster(bundle_ct_per_node_list=[2])
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda: predict_launch(None, GROUP, small_nodes(2)), ["spec"]),  # type: ignore[arg-type]
+        (lambda: predict_launch(SPEC, None, small_nodes(2)), ["group"]),  # type: ignore[arg-type]
+        (lambda: predict_launch(None, None, None), ["spec", "group", "inventory"]),  # type: ignore[arg-type]
+        (lambda: predict_launches(5, small_nodes(2)), ["clusters"]),  # type: ignore[arg-type]
+        (
+            lambda: predict_launches([SPEC, ClusterIntent(spec=SPEC, groups=[5])], None),  # type: ignore[list-item,arg-type]
+            ["clusters[0]", "clusters[1].groups[0]", "inventory"],
+        ),
+        (lambda: predict_launch(SPEC, GROUP, small_nodes(2), answers=[({}, {}, {})]), ["answers"]),
+        (lambda: predict_launch(SPEC, GROUP, small_nodes(2), answers="xy"), ["answers"]),
+    ],
+)
+def test_wrong_types_are_findings(call: Callable[[], object], told: list[str]) -> None:
+    """Of the arguments themselves, all at once, with what would work."""
+    with pytest.raises(PlanError) as caught:
+        call()
+    assert [finding.path for finding in caught.value.findings] == told
+    assert all(finding.remedy for finding in caught.value.findings)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"worker_class": "nodots"}, ["worker_class"]),
+        ({"worker_class": 5}, ["worker_class"]),
+        ({"worker_class": "__main__.Worker"}, ["worker_class"]),
+        ({"options": 5}, ["options"]),
+        ({"policy": "all"}, ["policy"]),
+        ({"sources": {"A": "1"}}, ["sources"]),
+        ({"sources": EnvironmentSources(group=5)}, ["sources.group"]),  # type: ignore[arg-type]
+        ({"places": None}, ["group.places"]),
+        (
+            {"worker_class": "a b.C", "options": [], "gpu_visibility": "mine"},
+            ["worker_class", "options", "gpu_visibility"],
+        ),
+    ],
+)
+def test_wrong_arguments_of_a_group_are_findings(wrong: dict[str, Any], told: list[str]) -> None:
+    """Wherever it is planned from."""
+    with pytest.raises(PlanError) as caught:
+        predict_launch(SPEC, evolve(GROUP, **wrong), small_nodes(2))
+    assert [finding.path for finding in caught.value.findings] == told

@@ -1,8 +1,13 @@
 """Verdicts on nodes before any constructor runs, and where ranks meet."""
 
+import platform
+
 import pytest
+import ray
 from attrs import evolve
 
+from planner.findings import Findings
+from planner.group import GroupArguments, plan_group
 from planner.meeting import choose_meeting_address, judge_reach, meeting_candidates
 from planner.preflight import (
     GpuLook,
@@ -15,6 +20,8 @@ from planner.preflight import (
     lost_bundles,
 )
 from planner.show import preflight_table
+from runtime.preflight import Checked, Checks, PreflightError, checked_checks, preflight
+from runtime.ray_backend import RAY
 
 GIB = 1024**3
 WANTED = WantedHost(worker_class="my.workers.Worker", python="3.11.7", ray="2.60.0")
@@ -26,7 +33,7 @@ def _host(
     node: int = 0,
     *,
     python: str = "3.11.9",
-    ray: str = "2.60.0",
+    version: str = "2.60.0",
     module: ModuleLook = MODULE,
     gpus: tuple[GpuLook, ...] | None = None,
     addresses: tuple[tuple[str, str], ...] = (),
@@ -37,7 +44,7 @@ def _host(
         node_id=f"n{node}",
         address=address or f"10.0.0.{node + 1}",
         python=python,
-        ray=ray,
+        ray=version,
         interpreter="/bin/python",
         module=module,
         gpus=gpus,
@@ -68,7 +75,7 @@ def test_all_problems_are_found_at_once() -> None:
     looks = [
         _host(0),
         _host(1, node=1, python="3.12.1"),
-        _host(2, node=2, ray="2.49.0"),
+        _host(2, node=2, version="2.49.0"),
         _host(3, node=3, module=ModuleLook(depth=0, origin="", version="")),
         _host(4, node=4, module=evolve(MODULE, version="0.9")),
     ]
@@ -205,8 +212,74 @@ def test_bundles_of_a_lost_node_are_found() -> None:
 
 def test_table_shows_every_verdict() -> None:
     """The table is one row for each verdict, as plain text and for a console."""
-    report = judge_hosts([_host(0), _host(1, node=1, ray="2.0")], WANTED)
+    report = judge_hosts([_host(0), _host(1, node=1, version="2.0")], WANTED)
     lines = report.text().splitlines()
     assert len(lines) == 1 + len(report.rows)
     assert "failed" in preflight_table(report)
     assert "install ray==2.60.0" in preflight_table(report, width=200)
+
+
+def test_memory_that_nobody_can_measure_is_told() -> None:
+    """Without an NVIDIA driver it is a note, and only when it was asked for."""
+    wanted = evolve(WANTED, free_gpu_memory=60 * GIB)
+    report = judge_hosts([_host(0), _host(1)], wanted)
+    assert report.failed == ()
+    [row] = [row for row in report.rows if row.check == "GPU"]
+    assert (row.state, row.ranks) == (State.NOTE, (0, 1))
+    assert row.found == "no NVIDIA driver is there to say how much memory is free"
+    assert [row for row in judge_hosts([_host(0)], WANTED).rows if row.check == "GPU"] == []
+
+
+@pytest.mark.parametrize(
+    ("given", "size"), [(None, 0), (0, 0), (5, 5), ("60GiB", 60 * GIB), ("1 KB", 1_000)]
+)
+def test_sizes_are_bytes_or_text(given: object, size: int) -> None:
+    """Both say the same."""
+    findings = Findings("sizes")
+    assert checked_checks(None, None, given, findings) == Checks(free_gpu_memory=size)
+    assert findings.found == ()
+
+
+def test_wrong_checks_are_findings() -> None:
+    """All of them, and a contradiction too."""
+    findings = Findings("checks")
+    checked_checks("yes", "plan.json", "lots", findings)
+    assert [each.path for each in findings.found] == [
+        *("preflight", "expected_plan", "free_gpu_memory"),
+    ]
+    for wrong in (-1, 1.5, True, "-1", "GiB"):
+        findings = Findings("checks")
+        checked_checks(None, None, wrong, findings)
+        assert [str(each) for each in findings.found] == [
+            (
+                f"free_gpu_memory: {wrong!r} is not a size in bytes; give a whole number of "
+                "bytes, or a text such as '60GiB'"
+            )
+        ]
+    contrary = Findings("checks")
+    checked_checks(False, None, "1GiB", contrary)
+    assert [str(each) for each in contrary.found] == [
+        "free_gpu_memory: preflight=False looks at no GPU; leave one of the two out"
+    ]
+
+
+def test_a_gpu_that_others_fill_stops_the_launch() -> None:
+    """What the group asks for is what its hosts are judged by."""
+    spec = plan_group(GroupArguments(worker_class="my.Worker", bundle_counts=(1,)))
+    gpu = {"index": 3, "found": True, "kind": "H100", "total": 80 * GIB, "free": 20 * GIB}
+    look = {
+        "python": platform.python_version(),
+        "ray": ray.__version__,
+        "interpreter": "/bin/python",
+        "gpus": {"count": 1, "gpus": [gpu]},
+        "addresses": [],
+    }
+    reports = [{"node_id": "n0", "address": "10.0.0.1", "port": 1, "look": look}]
+
+    def judged(size: int) -> Checked:
+        return preflight(RAY, spec, [0], reports, [None], Checks(free_gpu_memory=size), 1.0)
+
+    assert judged(20 * GIB).report.failed == ()
+    with pytest.raises(PreflightError, match=r"20.0 of 80.0 GiB free, 60.0 GiB are wanted") as told:
+        judged(60 * GIB)
+    assert told.value.report.nodes_to_exclude == ("n0",)

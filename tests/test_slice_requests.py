@@ -58,7 +58,7 @@ def test_all_findings_at_once() -> None:
     ) == [
         "rows: -1 is negative; give the number of rows, 0 or more",
         "slices: 0 slices hold nothing; ask for at least one slice",
-        "policy.budget: 0 holds no row; give 1 or more",
+        "policy.budget: 0 holds no row; give a whole number, 1 or more",
         "weights: row 1 (-1) is negative; give 0 or more for each row",
         "groups: labels of type bool are no names; give whole numbers or texts",
         "row_bytes: their sum is beyond 2 ** 52; give them in a larger unit",
@@ -100,7 +100,7 @@ def test_weights_and_groups_belong_to_policies_that_go_by_them() -> None:
 def test_multiples_are_one_or_more(policy: Padded | DropRemainder) -> None:
     """A multiple below one is no size."""
     assert findings(policy, 4, 2) == [
-        f"policy.multiple: {policy.multiple} is not a size; give 1 or more"
+        f"policy.multiple: {policy.multiple} is not a size; give a whole number, 1 or more"
     ]
 
 

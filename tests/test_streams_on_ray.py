@@ -1,6 +1,7 @@
 """Streams of many workers at once: interleaved, held back, ended early, broken half way."""
 
 import asyncio
+import math
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from planner.roles import Concatenate, PerShard
 from runtime import DeadlineError, RayVirtualCluster, RayWorkerBuilder, RayWorkerGroup
 from runtime.streams import CallStream
 from tests.batch_workers import BatchWorker
+from tests.share_workers import AsyncSharer
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +87,36 @@ def test_a_stream_is_held_back(group: RayWorkerGroup) -> None:
     assert max(numbers) <= 2 + 3
     with pytest.raises(PlanError, match="0 values hold nothing"):
         group.using(buffer=0)
+
+
+def test_a_stream_is_held_back_unless_the_call_says_otherwise(group: RayWorkerGroup) -> None:
+    """16 values; a stream that nobody holds any more runs to its end."""
+    one = group.at(data_parallel=0, tensor_parallel=0)
+    with one.call(BatchWorker.count) as stream:
+        taken(stream, 40)
+    assert max(each for each in kept_by(group)[0] if isinstance(each, int)) <= 40 + 16
+    stream = group.using(buffer=math.inf).call(BatchWorker.tokens, list(range(200)))
+    assert len(kept_by(group)[0]) == 101
+    assert len(stream.by_rank()[0]) == 100
+    stream = group.call(BatchWorker.tokens, list(range(200)))
+    taken(stream, 1)
+    del stream
+    assert len(kept_by(group)[0]) == 101
+
+
+def test_async_workers_are_held_back(cluster_of_nodes: object) -> None:
+    """And take other calls meanwhile."""
+    with (
+        RayVirtualCluster([2], use_gpus=False) as cluster,
+        RayWorkerGroup(
+            cluster, RayWorkerBuilder("tests.share_workers.AsyncSharer"), name_prefix="engine"
+        ) as engine,
+        engine.using(buffer=3).call(AsyncSharer.count) as stream,
+    ):
+        for _ in range(8):
+            next(iter(stream))
+        made = [engine.using(timeout=30).call(AsyncSharer.how_many).by_rank() for _ in range(20)]
+        assert max(max(each.values()) for each in made) <= 8 + 3
 
 
 def test_ending_a_stream_early_ends_the_workers_generators(group: RayWorkerGroup) -> None:

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -232,3 +233,42 @@ def test_the_nearest_layout_really_works(
     assert not check_locality(layout, localities, nodes, domains)
     assert layout.shape == mesh.shape
     assert sorted(layout.ranks) == sorted(mesh.ranks)
+
+
+PLACES = {"a": ("d", 0), "b": ("d", 1)}
+
+
+@pytest.mark.parametrize(
+    ("topology", "size", "count", "told"),
+    [
+        (PLACES, "2", 2, ["segment_size"]),
+        (PLACES, 1.0, True, ["segment_size", "num_nodes"]),
+        (None, 1, 1, ["topology"]),
+        ({"a": 1, "b": ("d", "0"), "c": ("d", 0)}, 1, 1, ["topology['a']", "topology['b']"]),
+    ],
+)
+def test_wrong_types_for_segments_are_findings(
+    topology: Any, size: Any, count: Any, told: list[str]
+) -> None:
+    """With what would work."""
+    with pytest.raises(PlanError) as caught:
+        select_segment_nodes(topology, size, count)
+    assert [finding.path for finding in caught.value.findings] == told
+
+
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [(None, ["facts"]), ([1, BundleFacts(0, 0, "n", "10.0.0.1"), None], ["facts[0]", "facts[2]"])],
+)
+def test_what_is_no_bundle_is_not_sorted(facts: Any, told: list[str]) -> None:
+    """Each is named."""
+    with pytest.raises(PlanError) as caught:
+        sort_bundles(facts)
+    assert [finding.path for finding in caught.value.findings] == told
+
+
+def test_segments_of_bundles_are_of_whole_nodes() -> None:
+    """A text or a fraction is no number of them."""
+    for wrong in ("2", 1.5, True, 0):
+        with pytest.raises(PlanError, match=r"segment_size: .* nodes are no segment"):
+            sort_bundles([], {}, wrong)  # type: ignore[arg-type]

@@ -4,19 +4,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.findings import PlanError
 from planner.requests import Strategy
+from planner.reservation import plan_reservation
+from planner.shapes import h100_nodes
 from planner.virtual_cluster import (
     BundleRequest,
     ClusterSpec,
-    GpuLedger,
     checked_strategy,
     checked_tries,
     plan_bundles,
     plan_cluster,
+    reservation_request,
 )
 from tests.strategies import fresh, junk, planned
 
@@ -63,7 +66,7 @@ def test_one_unified_placement_group() -> None:
     (request,) = asked(cluster(max_colocated_worker_groups=3), unified=True)
     assert request.name == "train-r-unified"
     assert request.strategy is Strategy.SPREAD
-    assert request.bundles == ((("CPU", 3), ("GPU", 1)),) * 3
+    assert [dict(bundle) for bundle in request.bundles] == [{"CPU": 3, "GPU": 1}] * 3
     (packed,) = asked(cluster(), unified=True, strategy=Strategy.PACK)
     assert packed.strategy is Strategy.PACK
 
@@ -71,7 +74,7 @@ def test_one_unified_placement_group() -> None:
 def test_without_gpus_and_without_a_name() -> None:
     """CPUs only, under the library's name."""
     (first, _) = asked(cluster(use_gpus=False, name=""))
-    assert first.bundles == ((("CPU", 1),),) * 2
+    assert [dict(bundle) for bundle in first.bundles] == [{"CPU": 1}] * 2
     assert first.name == "rankplan-r-node0"
 
 
@@ -108,40 +111,67 @@ def test_how_often_to_look() -> None:
             checked_tries(wrong, "cluster")
 
 
-def test_groups_share_a_gpu_until_it_is_spent() -> None:
-    """Exact sums; the error names who holds what, and what would make room."""
-    ledger = GpuLedger(colocated=3)
-    for name in ("policy", "rollout", "reward"):
-        ledger = ledger.with_group(name, 3333, 10_000)
-    with pytest.raises(PlanError) as caught:
-        ledger.with_group("teacher", 3333, 10_000)
-    assert str(caught.value) == (
-        "worker group 'teacher': cluster: its bundles are shared by at most 3 groups, and "
-        "'policy', 'reward', 'rollout' hold 0.9999 of every GPU already; end one of them, or make "
-        "the cluster with max_colocated_worker_groups=4"
+def test_bundles_hold_what_was_asked_for() -> None:
+    """Other CPUs, memory and custom resources, beside the GPU; counted when it is placed."""
+    spec = cluster(
+        max_colocated_worker_groups=2,
+        bundle_resources={"CPU": 4, "memory": "16GiB", "disk": 0.5, "none": 0},
     )
-    again = ledger.without_group("rollout").with_group("teacher", 3333, 10_000)
-    assert [name for name, _ in again.holders] == ["policy", "reward", "teacher"]
-    assert ledger.without_group("nobody") == ledger
+    bundle = (("CPU", 4), ("GPU", 1), ("memory", 16 * 1024**3), ("disk", 0.5))
+    assert [each.bundles for each in asked(spec)] == [(bundle, bundle), (bundle,)]
+    request = reservation_request(spec, unified=False, strategy=Strategy.PACK)
+    assert request.milli_cpus_per_bundle == 4_000
+    assert request.memory_per_bundle == 16 * 1024**3
+    assert request.custom_per_bundle == (("disk", 500),)
+    assert reservation_request(cluster(), unified=False, strategy=Strategy.PACK) == evolve(
+        request, milli_cpus_per_bundle=1_000, memory_per_bundle=0, custom_per_bundle=(), colocated=1
+    )
 
 
-def test_groups_without_a_share_are_not_limited() -> None:
-    """On a cluster of CPUs, where a worker takes as many of them as its class asks for."""
-    ledger = GpuLedger(colocated=1)
-    for name in ("plain", "decorated", "one"):
-        ledger = ledger.with_group(name, 0, 10_000)
-    assert len(ledger.holders) == 3
+def test_memory_that_no_node_has_is_named() -> None:
+    """The verdict on such bundles is as for GPUs."""
+    spec = cluster(bundle_ct_per_node_list=[2], bundle_resources={"memory": 2**40, "CPU": 0})
+    request = reservation_request(spec, unified=False, strategy=Strategy.PACK)
+    assert plan_reservation([request], h100_nodes(1)).fits
+    more = reservation_request(
+        evolve(spec, bundle_counts=(3,)), unified=False, strategy=Strategy.PACK
+    )
+    [finding] = plan_reservation([more], h100_nodes(1)).findings()
+    assert "1 TiB of memory missing on the closest node" in finding.problem
+    assert "CPU" not in finding.problem
 
 
-@given(st.integers(1, 40), st.integers(0, 60))
-def test_as_many_groups_fit_as_the_cluster_was_made_for(colocated: int, extra: int) -> None:
-    """Never one less, never one more."""
-    share = 10_000 // colocated
-    ledger = GpuLedger(colocated=colocated)
-    for index in range(colocated):
-        ledger = ledger.with_group(f"g{index}", share, 10_000)
-    assert len(ledger.holders) == colocated
-    assert planned(lambda: ledger.with_group(f"x{extra}", share, 10_000)) is None
+@pytest.mark.parametrize(
+    ("resources", "told"),
+    [
+        (["CPU"], "bundle_resources: a value of type list; give names and amounts, as {'CPU': 4,"),
+        ({"GPU": 2}, "bundle_resources['GPU']: a bundle holds one GPU, or none; say it with use_"),
+        ({"num_cpus": 2}, "bundle_resources['num_cpus']: this is not what Ray calls it; call it"),
+        ({3: 2}, "bundle_resources[3]: 3 is not the name of a resource; give a string"),
+        ({"CPU": -1}, "bundle_resources['CPU']: -1 is not an amount of CPU; give a number of 0"),
+        ({"CPU": True}, "bundle_resources['CPU']: True is not an amount of CPU"),
+        ({"CPU": "4"}, "bundle_resources['CPU']: '4' is not an amount of CPU"),
+        ({"x": 0.00001}, "bundle_resources['x']: 1e-05 is not an amount of x"),
+        ({"x": float("nan")}, "bundle_resources['x']: nan is not an amount of x"),
+        ({"memory": "16 GX"}, "bundle_resources['memory']: '16 GX' is not a size in bytes; give"),
+        ({"memory": -1}, "bundle_resources['memory']: -1 is not a size in bytes"),
+        ({"object_store_memory": 1}, "bundle_resources['object_store_memory']: a node's object"),
+    ],
+)
+def test_wrong_resources_of_bundles_are_findings(resources: object, told: str) -> None:
+    """Each with its name."""
+    with pytest.raises(PlanError) as caught:
+        cluster(bundle_resources=resources)
+    [finding] = caught.value.findings
+    assert str(finding).startswith(told)
+
+
+def test_a_bundle_holds_something() -> None:
+    """No GPU and no CPU is nothing; memory alone is something."""
+    with pytest.raises(PlanError, match="bundle_resources: a bundle would hold nothing"):
+        cluster(use_gpus=False, bundle_resources={"CPU": 0})
+    (first, _) = asked(cluster(use_gpus=False, bundle_resources={"CPU": 0, "memory": 5}))
+    assert first.bundles == ((("memory", 5),),) * 2
 
 
 @given(
@@ -153,6 +183,7 @@ def test_as_many_groups_fit_as_the_cluster_was_made_for(colocated: int, extra: i
             "num_gpus_per_node": junk(),
             "name": junk(),
             "strategy": junk(),
+            "bundle_resources": junk(),
         }
     )
 )

@@ -4,12 +4,20 @@ import pytest
 from attrs import evolve
 
 from planner.amounts import Amounts
-from planner.findings import ResourceInsufficientError
+from planner.findings import Finding, ResourceInsufficientError
 from planner.inventory import Inventory
 from planner.local_cluster import GPU_MARK_LABEL, gpu_mark, may_join
 from planner.requests import GroupRequest, virtual_cluster_request
 from planner.reservation import plan_reservation
-from planner.waiting import LookAgain, Reserve, first_step, progress_text, still_waiting
+from planner.waiting import (
+    PROGRESS_SECONDS,
+    LookAgain,
+    Reserve,
+    first_step,
+    next_report,
+    progress_text,
+    still_waiting,
+)
 from tests.places_cases import small_nodes
 
 REQUEST = virtual_cluster_request([2, 2], name="train")
@@ -23,7 +31,7 @@ def _busy() -> Inventory:
 def test_busy_is_reserved_and_waited_for() -> None:
     """What others hold comes back: Ray is asked at once."""
     plan = plan_reservation([REQUEST], _busy())
-    assert first_step(plan, plan, 0, 6) == Reserve()
+    assert first_step(plan, plan, 0, 6, 180.0) == Reserve()
 
 
 def test_crowding_is_looked_at_again_before_it_is_taken() -> None:
@@ -33,22 +41,51 @@ def test_crowding_is_looked_at_again_before_it_is_taken() -> None:
     first = evolve(nodes.nodes[0], free=Amounts(milli_cpus=64_000))
     held = Inventory([first, nodes.nodes[1]])
     plan, roomy = plan_reservation([request], held), plan_reservation([request], nodes)
-    step = first_step(plan, roomy, 0, 6)
+    step = first_step(plan, roomy, 0, 6, 180.0)
     assert isinstance(step, LookAgain)
     assert step.why == "it has room on 1 node now, and on 2 once they are free"
     assert step.pause < 1
-    assert first_step(plan, roomy, 4, 6) == Reserve()
-    assert first_step(roomy, roomy, 0, 6) == Reserve()
+    assert first_step(plan, roomy, 4, 6, 180.0) == Reserve()
+    assert first_step(roomy, roomy, 0, 6, 180.0) == Reserve()
 
 
 def test_impossible_is_looked_at_again_with_growing_pauses() -> None:
     """Nodes may still be joining; the last look raises."""
     plan = plan_reservation([REQUEST], small_nodes(2, 1))
-    steps = [first_step(plan, plan, look, 3) for look in range(2)]
+    steps = [first_step(plan, plan, look, 3, 180.0) for look in range(2)]
     assert [each.pause for each in steps if isinstance(each, LookAgain)] == [1.0, 2.0]
     assert all("missing on" in each.why for each in steps if isinstance(each, LookAgain))
     with pytest.raises(ResourceInsufficientError, match="1 GPU"):
-        first_step(plan, plan, 2, 3)
+        first_step(plan, plan, 2, 3, 180.0)
+
+
+def test_impossible_is_not_looked_at_again_past_the_deadline() -> None:
+    """A look that would come later than may be waited is not made: the error comes now."""
+    plan = plan_reservation([REQUEST], small_nodes(2, 1))
+    assert isinstance(first_step(plan, plan, 1, 6, 2.0), LookAgain)
+    with pytest.raises(ResourceInsufficientError, match="1 GPU"):
+        first_step(plan, plan, 1, 6, 1.9)
+
+
+def test_a_rule_that_leaves_no_node_is_the_reason() -> None:
+    """While looking again, and in the end."""
+    plan = plan_reservation([REQUEST], Inventory([]))
+    why = Finding("exclude_nodes", "it leaves out all 3 nodes: a, b, c", "name fewer of them")
+    step = first_step(plan, plan, 0, 6, 180.0, why)
+    assert isinstance(step, LookAgain)
+    assert step.why == "exclude_nodes: it leaves out all 3 nodes: a, b, c"
+    with pytest.raises(ResourceInsufficientError) as caught:
+        first_step(plan, plan, 5, 6, 180.0, why)
+    assert caught.value.findings == (why,)
+
+
+def test_a_wait_tells_soon_and_then_now_and_then() -> None:
+    """The first report comes at once, the next ones seldom, none after the deadline."""
+    assert 0 < next_report(0, 180.0) < 1
+    assert next_report(1, 180.0) == next_report(7, 180.0) == PROGRESS_SECONDS
+    assert next_report(0, 0.1) == 0.1
+    assert next_report(3, 4.0) == 4.0
+    assert next_report(3, -0.5) == 0
 
 
 def test_only_what_is_missing_is_waited_for() -> None:

@@ -1,0 +1,153 @@
+"""Waiting for the calls of several groups at once, so that they fail together."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from attrs import frozen
+
+from planner.findings import Findings
+from planner.outcomes import ranks_text
+from runtime.call_future import CallFuture
+from runtime.errors import WorkerGroupError
+from runtime.gather import Gathered, add_text
+from runtime.watching import Watch
+
+__all__ = ["wait_all", "wait_all_async"]
+
+_log = logging.getLogger("rankplan")
+
+
+def wait_all(*futures: CallFuture[Any], timeout: float | None = None) -> None:
+    """Wait until all calls have returned; the first failure of any is raised at once.
+
+    So that a group does not wait for ever for another one that has failed. Results that are
+    large stay where they are: ``held()`` afterwards moves nothing here. So an error larger than
+    100 KiB, which looks like a large result, is raised by ``result()`` only.
+
+    Args:
+        futures: What ``group.call`` gave.
+        timeout: Seconds; None for the shortest of the calls' own, ``group.using(timeout=...)``.
+
+    Raises:
+        PlanError: One is not a ``CallFuture``.
+        WorkerGroupError: A rank of some group failed; how the other groups stand is told too.
+        DeadlineError: Time is up.
+    """
+    if futures:
+        waiting = _Together.of(futures, timeout)
+        waiting.finish(waiting.watch.until_over(waiting.timeout, waiting.tell))
+
+
+async def wait_all_async(
+    *futures: CallFuture[Any],
+    timeout: float | None = None,  # noqa: ASYNC109  # as ``wait_all`` has it
+) -> None:
+    """``wait_all`` in an event loop, whose other tasks go on.
+
+    Args:
+        futures: As there.
+        timeout: As there.
+
+    Raises:
+        PlanError: As there.
+        WorkerGroupError: As there.
+        DeadlineError: As there.
+    """
+    if futures:
+        waiting = _Together.of(futures, timeout)
+        waiting.finish(await waiting.watch.until_over_async(waiting.timeout, waiting.tell))
+
+
+@frozen(eq=False, kw_only=True)
+class _Together:
+    """Some calls, and the one watch over all their ranks, each rank under a number.
+
+    Attributes:
+        futures: The calls.
+        timeout: Seconds that all may take.
+        owners: Whose rank each number stands for.
+        watch: The watch.
+    """
+
+    futures: Sequence[CallFuture[Any]]
+    timeout: float | None
+    owners: Sequence[tuple[CallFuture[Any], int]]
+    watch: Watch
+
+    @classmethod
+    def of(cls, futures: Sequence[object], timeout: float | None) -> "_Together":
+        """Check what is given, and number all ranks."""
+        findings = Findings("wait_all()")
+        known = []
+        for place, future in enumerate(futures):
+            if isinstance(future, CallFuture):
+                known.append(future)
+                continue
+            findings.add(
+                f"futures[{place}]",
+                f"a value of type {type(future).__name__}",
+                "give what group.call gave for a method with one result; a MultiWorkerFuture is "
+                "waited for by get_results, a stream by taking its values",
+            )
+        findings.check()
+        each_once = list(dict.fromkeys(known))
+        limits = [limit for each in each_once if (limit := each._sent.timeout) is not None]
+        owners = [(each, rank) for each in each_once for rank in each._sent.references]
+        left = {owner._sent.references[rank]: n for n, (owner, rank) in enumerate(owners)}
+        return cls(
+            futures=each_once,
+            timeout=min(limits, default=None) if timeout is None else timeout,
+            owners=owners,
+            watch=Watch(each_once[0]._sent.backend, left),
+        )
+
+    def tell(self, pending: Sequence[int]) -> None:
+        """Say for whom it waits."""
+        for future in self.futures:
+            told = [self.owners[number] for number in pending]
+            ranks = [rank for owner, rank in told if owner is future]
+            if ranks:
+                _log.warning("%s: still waiting for %s", future._sent.subject, ranks_text(ranks))
+
+    def finish(self, gathered: Gathered) -> None:
+        """Keep what came; raise the one error unless all have returned."""
+        for number, value in self.watch.values.items():
+            owner, rank = self.owners[number]
+            owner._kept[rank] = value
+        if gathered.is_complete:
+            return
+        parts = [(future, self._part(future, gathered)) for future in self.futures]
+        unfinished = [each for each in parts if not each[1].is_complete]
+        first, part = min(unfinished, key=lambda each: not each[1].errors)
+        error: WorkerGroupError = first._error(part)
+        for future, other in parts:
+            if future is not first:
+                add_text(error, f"\n{future._sent.subject}: {_standing_text(other)}")
+        raise error
+
+    def _part(self, future: CallFuture[Any], gathered: Gathered) -> Gathered:
+        mine = {number: rank for number, (owner, rank) in enumerate(self.owners) if owner is future}
+
+        def named(given: Mapping[int, Any]) -> dict[int, Any]:
+            return {mine[number]: each for number, each in given.items() if number in mine}
+
+        return Gathered(
+            values=named(gathered.values),
+            errors=named(gathered.errors),
+            pending=tuple(mine[number] for number in gathered.pending if number in mine),
+            waiting=named(gathered.waiting),
+        )
+
+
+def _standing_text(part: Gathered) -> str:
+    told = [
+        f"{ranks_text(list(ranks))} {what}"
+        for what, ranks in (
+            ("returned", part.values),
+            ("failed", part.errors),
+            ("had not answered", part.pending),
+        )
+        if ranks
+    ]
+    return "; ".join(told)

@@ -1,0 +1,154 @@
+"""Looking at, mending and ending a group, where something goes wrong on the way."""
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from planner.findings import PlanError
+from planner.liveness import WorkerState
+from planner.recovery import Domain, FailurePolicy, RecoveryPlan
+from runtime import RayWorkerBuilder, RayWorkerGroup
+from runtime.health import InconsistentGroupError
+from runtime.testing import InProcessCluster
+
+RANKS = FailurePolicy(domain=Domain.RANK, first_pause=0.0, budget=9)
+
+
+@pytest.fixture
+def cluster() -> Iterator[InProcessCluster]:
+    """Two nodes with two bundles each; nothing may be alive at the end of a test."""
+    with InProcessCluster([2, 2]) as made:
+        yield made
+        assert made.live == []
+
+
+def _group(cluster: InProcessCluster, **more: Any) -> RayWorkerGroup:
+    return RayWorkerGroup(cluster, RayWorkerBuilder("tests.fault_workers.Worker"), **more)
+
+
+def _companions(cluster: InProcessCluster) -> list[str]:
+    return [name for name in cluster.backend.names() if ".companion-" in name]
+
+
+def test_an_ended_group_is_not_mended(cluster: InProcessCluster) -> None:
+    """Nothing is started for it any more, not even to look at it."""
+    group = _group(cluster)
+    group.end()
+    wishes: list[Callable[[], object]] = [
+        group.recover,
+        group.plan_recovery,
+        group.status,
+        group.ping,
+        group.stacks,
+        group.abort,
+        lambda: group.resize([0]),
+    ]
+    for wish in wishes:
+        with pytest.raises(PlanError, match="it has ended; start a new group"):
+            wish()
+    assert cluster.live == []
+
+
+def test_a_time_that_is_none_ends_nothing(cluster: InProcessCluster) -> None:
+    """The group takes calls as before."""
+    with _group(cluster) as group:
+        for wrong in (-1, "x"):
+            with pytest.raises(PlanError, match=r"timeout: .* is not a time"):
+                group.end(timeout=wrong)  # type: ignore[arg-type]
+            with pytest.raises(PlanError, match=r"timeout: .* is not a time"):
+                group.status(timeout=wrong)  # type: ignore[arg-type]
+        assert group.backend.get(group.run_all_workers_single_data("total"), 9.0) == [0] * 4
+
+
+def test_ranks_that_are_none_are_named(cluster: InProcessCluster) -> None:
+    """All of them, and nobody is killed."""
+    with _group(cluster) as group:
+        with pytest.raises(PlanError, match=r"(?s)ranks\[0\]: 99 .*ranks\[2\]: 'x' is not a rank"):
+            group.abort([99, 1, "x"])  # type: ignore[list-item]
+        with pytest.raises(PlanError, match="7 is no list of ranks"):
+            group.stacks(7)  # type: ignore[arg-type]
+        assert group.ping() == dict.fromkeys(range(4), True)
+
+
+def test_ranks_that_were_not_restored_stay_broken(cluster: InProcessCluster) -> None:
+    """The next recovery starts them again, and restores them."""
+    restored: list[RecoveryPlan] = []
+
+    def fails(_: Any, __: RecoveryPlan) -> None:
+        raise OSError("no checkpoint")
+
+    with _group(cluster, failure_policy=RANKS) as group:
+        cluster.kill_worker(group, 1)
+        with pytest.raises(OSError, match="no checkpoint"):
+            group.recover(fails)
+        with pytest.raises(InconsistentGroupError, match=r"rank 1: .*restore\(\) did not finish"):
+            group.run_all_workers_single_data("total")
+        again = group.recover(lambda _, plan: restored.append(plan))
+        assert (again.end, restored) == ((1,), [again])
+        assert group.recover().end == ()
+
+
+def test_a_dead_companion_is_no_dead_worker(cluster: InProcessCluster) -> None:
+    """Another one takes its place, and nobody is ended."""
+    with _group(cluster, failure_policy=RANKS) as group:
+        assert {each.state for each in group.status()} == {WorkerState.IDLE}
+        for name in _companions(cluster):
+            cluster.backend.processes[name].die("it was killed")
+        assert {each.state for each in group.status()} == {WorkerState.IDLE}
+        for name in _companions(cluster):
+            cluster.backend.processes[name].die("it was killed")
+        assert group.recover().end == ()
+
+
+def test_one_recovery_at_a_time(cluster: InProcessCluster) -> None:
+    """The second finds nothing left to mend."""
+    plans: list[RecoveryPlan] = []
+    with _group(cluster, failure_policy=RANKS) as group:
+        cluster.kill_worker(group, 1)
+        threads = [threading.Thread(target=lambda: plans.append(group.recover())) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert sorted(plan.end for plan in plans) == [(), (), (1,)]
+
+
+def test_what_a_failed_change_of_size_gave_up_stays_given_up(
+    cluster: InProcessCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A recovery does not bring it back; the rest goes on."""
+
+    def fails(*_: object) -> None:
+        raise ConnectionError("nothing can be started")
+
+    with _group(cluster, failure_policy=RANKS) as group:
+        group.resize([0, 2, 3])
+        with monkeypatch.context() as broken:
+            broken.setattr("runtime.care.start_again", fails)
+            with pytest.raises(ConnectionError):
+                group.resize([0, 1, 3])
+        totals = group.run_all_workers_single_data("total")
+        assert group.backend.get(totals, 9.0) == [0, 0]
+        assert group.recover().start == ()
+        assert [each.rank for each in group.resize([0, 1, 2, 3]).start] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"domain": "x"}, "'x' is not a Domain; use one of Domain.RANK, "),
+        ({"survivors": "abort"}, "'abort' is not a Survivors"),
+        ({"stacks": 1}, "1 is not a truth value"),
+        ({"budget": "3"}, "'3' is not a number of recoveries"),
+        ({"budget": -1}, "-1 is not a number of recoveries"),
+        ({"first_pause": -1}, "first_pause: -1 is not a time"),
+        ({"longest_pause": float("nan")}, "longest_pause: nan is not a time"),
+    ],
+)
+def test_a_policy_that_cannot_be(arguments: dict[str, Any], told: str) -> None:
+    """It is refused when it is made, not when something breaks."""
+    with pytest.raises(PlanError) as raised:
+        FailurePolicy(**arguments)
+    assert told in str(raised.value)
