@@ -13,7 +13,7 @@ from planner.outcomes import RankIdentity, ranks_text
 from runtime.backend import Actor, Backend, Reference
 from runtime.call_results import Fold, combine
 from runtime.errors import WorkerGroupError
-from runtime.gather import Behind, Gathered, gather, late_error_of
+from runtime.gather import Behind, Gathered, check_timeout, gather, late_error_of
 from runtime.remote_batches import RemoteBatch
 from runtime.streams import Answer, Running, answers
 from runtime.watching import Watch
@@ -242,6 +242,7 @@ class CallFuture(Generic[R]):
         return self._sent.fold
 
     def _limit(self, timeout: float | None) -> float | None:
+        check_timeout(self._sent.subject, timeout)
         return self._sent.timeout if timeout is None else timeout
 
     def _running(self) -> Running:

@@ -1,12 +1,14 @@
 """Waiting for many answers at once: values, the errors of each, and who has not answered."""
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from attrs import evolve, field, frozen
 
 from planner.failure_causes import Remains
+from planner.findings import Findings
 from planner.outcomes import (
     RankFailure,
     RankIdentity,
@@ -22,6 +24,7 @@ __all__ = [
     "Behind",
     "Gathered",
     "add_text",
+    "check_timeout",
     "error_of",
     "failures_of",
     "gather",
@@ -39,6 +42,12 @@ GRACE_SECONDS = 0.5
 
 LOST_NODE_SECONDS = 5.0
 """How long the other ranks of a node that seems lost have to fail too."""
+
+LOOK_SECONDS = 1.0
+"""How often a wait for all looks whether one has failed."""
+
+SHORTEST_SECONDS = 0.005
+"""What is not worth waiting for: Ray counts in milliseconds."""
 
 PROGRESS_SECONDS = 60.0
 """How often a wait without end says whom it waits for."""
@@ -78,22 +87,34 @@ def gather(
         progress: Told now and then who has not answered.
     """
     refs = list(references.values())
-    ends = None if timeout is None else backend.now() + timeout
+    begun = backend.now()
+    ends = math.inf if timeout is None else begun + timeout
+    tells = backend.now() + PROGRESS_SECONDS
     while True:
-        left = PROGRESS_SECONDS if ends is None else max(0.0, ends - backend.now())
         try:
-            values = backend.get(refs, min(left, PROGRESS_SECONDS))
+            values = backend.get(refs, min(max(0.0, ends - backend.now()), LOOK_SECONDS))
             return Gathered(values=dict(zip(references, values, strict=True)))
         except OutOfTimeError:
-            if ends is not None and backend.now() >= ends:
-                return _sorted_out(backend, references, 0.0)
-            if progress is not None:
-                progress(_sorted_out(backend, references, 0.0).pending)
+            if ends - backend.now() < SHORTEST_SECONDS:
+                return _sorted_out(backend, references, 0.0, begun)
         except Exception:  # noqa: BLE001  # whatever the user's code raised: sorted out by rank
-            return _sorted_out(backend, references, grace)
+            return _sorted_out(backend, references, grace, begun)
+        ready, waiting = backend.wait(refs, len(refs), 0)
+        if backend.look(ready).errors:
+            # Ray ends a wait at once for a small error only.
+            return _sorted_out(backend, references, grace, begun)
+        if progress is not None and backend.now() >= tells:
+            tells = backend.now() + PROGRESS_SECONDS
+            left = set(waiting)
+            progress(tuple(rank for rank, ref in references.items() if ref in left))
 
 
-def _sorted_out(backend: Backend, references: Mapping[int, Reference], grace: float) -> Gathered:
+def _sorted_out(
+    backend: Backend,
+    references: Mapping[int, Reference],
+    grace: float,
+    begun: float | None = None,
+) -> Gathered:
     refs = list(references.values())
     ready, _ = backend.wait(refs, len(refs), grace)
     answered = set(ready)
@@ -108,7 +129,23 @@ def _sorted_out(backend: Backend, references: Mapping[int, Reference], grace: fl
             errors[rank] = backend.cause_of(error)
     pending = tuple(rank for rank in references if rank not in values and rank not in errors)
     waiting = {rank: references[rank] for rank in pending}
-    return Gathered(values=values, errors=errors, pending=pending, waiting=waiting)
+    seconds = None if begun is None else backend.now() - begun
+    return Gathered(
+        values=values, errors=errors, pending=pending, waiting=waiting, seconds=seconds
+    )
+
+
+def check_timeout(subject: str, timeout: object) -> None:
+    """Refuse what is no time to wait.
+
+    Raises:
+        PlanError: It is none.
+    """
+    known = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+    if timeout is not None and not (known and isinstance(timeout, int | float) and timeout >= 0):
+        Findings(subject).fail(
+            "timeout", f"{timeout!r} is not a time", "give seconds, 0 or more, or None"
+        )
 
 
 def gather_or_raise(
@@ -238,4 +275,4 @@ def _message(error: BaseException) -> str:
     told = [line for line in lines if "exit detail" in line or "died" in line.lower()]
     if type(error).__module__.startswith("ray.") and told:
         return " ".join(told[:2])
-    return "\n    ".join(lines[:20])
+    return "\n".join(lines)

@@ -15,6 +15,7 @@ from runtime.gather import (
     PROGRESS_SECONDS,
     Behind,
     Gathered,
+    check_timeout,
     error_of,
     gather_or_raise,
 )
@@ -124,16 +125,24 @@ class MultiWorkerFuture:
             timeout: Seconds to wait; None waits without end and says now and then for whom.
 
         Raises:
+            PlanError: An argument is wrong.
             WorkerGroupError: Some rank failed, also one that does not return; of the first
                 failure's own type too.
             DeadlineError: Time is up.
         """
+        subject = f"worker group {worker_group.name!r}, {self._method}()"
+        check_timeout(subject, timeout)
+        if not isinstance(return_generators_as_proxies, bool):
+            Findings(subject).fail(
+                "return_generators_as_proxies",
+                f"{return_generators_as_proxies!r} is not a truth value",
+                "give True or False",
+            )
         returning = (
             list(self._by_rank) if self.return_from_workers is None else (self.return_from_workers)
         )
         backend = worker_group.backend
         streams = any(backend.is_stream(each) for each in self.futures)
-        subject = f"worker group {worker_group.name!r}, {self._method}()"
         if streams and return_generators_as_proxies:
             rest = {rank: each for rank, each in self._by_rank.items() if rank not in returning}
             worker_group._in_flight.leave(subject, _firsts(rest), worker_group.identities)
@@ -215,7 +224,7 @@ def _drain(
             errors[rank] = backend.cause_of(error)
     if not errors and not running:
         return values
-    raise error_of(subject, _standing(rank_of, running, errors), identities) from next(
+    raise error_of(subject, _standing(backend, rank_of, running, errors), identities) from next(
         iter(errors.values()), None
     )
 
@@ -229,10 +238,15 @@ def _next_values(backend: Backend, future: Reference) -> list[Any]:
 
 
 def _standing(
+    backend: Backend,
     rank_of: Mapping[Reference, int],
     running: Sequence[Reference],
     errors: Mapping[int, BaseException],
 ) -> Gathered:
     pending = {rank_of[future] for future in running}
     done = {rank: None for rank in rank_of.values() if rank not in pending and rank not in errors}
-    return Gathered(values=done, errors=errors, pending=tuple(sorted(pending)))
+    waiting = {
+        rank_of[future]: backend.end_of(future) if backend.is_stream(future) else future
+        for future in running
+    }
+    return Gathered(values=done, errors=errors, pending=tuple(sorted(pending)), waiting=waiting)

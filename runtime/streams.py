@@ -1,5 +1,6 @@
 """Values as they come: from many ranks at once, in any order, each with its rank and number."""
 
+import logging
 from collections.abc import AsyncIterator, Collection, Generator, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -7,14 +8,16 @@ from typing import Any, Generic, Self, TypeVar
 from attrs import field, frozen
 
 from planner.call_requests import CallPlan
-from planner.outcomes import RankIdentity
+from planner.outcomes import RankIdentity, ranks_text
 from runtime.backend import Backend, Reference
-from runtime.gather import Gathered, error_of
+from runtime.gather import PROGRESS_SECONDS, Gathered, check_timeout, error_of
 from runtime.watching import polled
 
 __all__ = ["STREAM_BUFFER", "Answer", "CallStream", "Running", "answers"]
 
 T = TypeVar("T")
+
+_log = logging.getLogger("rankplan")
 
 STREAM_BUFFER = 16
 """How many values each worker may be ahead of the one who takes them, unless the call says."""
@@ -166,7 +169,19 @@ def answers(running: Running, timeout: float | None) -> Generator[Answer[Any], N
         DeadlineError: The next value took longer than ``timeout``.
     """
     while running.left:
-        yield from _round(running, running.ready(timeout))
+        yield from _round(running, _told(running, timeout))
+
+
+def _told(running: Running, timeout: float | None) -> list[Reference]:
+    """Those that have something, waited for; says now and then whose values do not come."""
+    ends = None if timeout is None else running.backend.now() + timeout
+    while True:
+        left = PROGRESS_SECONDS if ends is None else max(0.0, ends - running.backend.now())
+        ready = running.ready(min(left, PROGRESS_SECONDS))
+        if ready or left < PROGRESS_SECONDS:
+            return ready
+        ranks = ranks_text(sorted(running.left.values()))
+        _log.warning("%s: still waiting for values of %s", running.subject, ranks)
 
 
 def _round(running: Running, ready: Sequence[Reference]) -> Iterator[Answer[Any]]:
@@ -221,6 +236,7 @@ class CallStream(Generic[T]):
         Args:
             timeout: Seconds that the next value may take; None for that of the call.
         """
+        check_timeout(self._running.subject, timeout)
         return answers(self._running, self._timeout if timeout is None else timeout)
 
     def by_rank(self, timeout: float | None = None) -> dict[int, list[T]]:

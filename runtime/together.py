@@ -123,6 +123,9 @@ class _Together:
         error: WorkerGroupError = first._error(part)
         for future, other in parts:
             if future is not first:
+                if other.errors:
+                    # Its group takes note of the failure, too.
+                    future._error(other)
                 add_text(error, f"\n{future._sent.subject}: {_standing_text(other)}")
         raise error
 
