@@ -83,7 +83,7 @@ class Sender:
             return known
         findings = self.findings(method_name)
         if positional:
-            findings.fail(
+            findings.add(
                 "args",
                 f"{positional} positional argument{'s'[: positional > 1]}",
                 "name every data argument: method(..., data=value)",

@@ -1,10 +1,17 @@
 """The reference's four ways to call workers, and how their results are collected."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn, TypeVar
 
-from planner.dispatch import plan_one, plan_per_worker, plan_same, plan_sharded
-from planner.findings import Findings
+from planner.dispatch import (
+    DispatchPlan,
+    plan_one,
+    plan_per_worker,
+    plan_same,
+    plan_sharded,
+    slices_of,
+)
+from planner.findings import Findings, PlanError
 from planner.launch import LaunchPlan
 from runtime.arguments import common_arguments
 from runtime.backend import Backend
@@ -17,6 +24,8 @@ from runtime.results import MultiWorkerFuture
 from runtime.roster import Roster
 
 __all__ = ["Runs"]
+
+T = TypeVar("T")
 
 
 class Runs:
@@ -65,12 +74,17 @@ class Runs:
             PlanError: The call cannot be made; nothing was sent.
         """
         self._check_alive()
-        method = self._sender.method(method_name, len(args), tuple(kwargs))
-        plan = self._sender.plan(
-            method_name,
-            ("one", type(worker_idx), worker_idx),
-            lambda findings: plan_one(worker_idx, self.world_size, findings),
+        stages = _Stages()
+        method = stages.tried(lambda: self._sender.method(method_name, len(args), tuple(kwargs)))
+        plan = stages.tried(
+            lambda: self._sender.plan(
+                method_name,
+                ("one", type(worker_idx), worker_idx),
+                lambda findings: plan_one(worker_idx, self.world_size, findings),
+            )
         )
+        if method is None or plan is None:
+            stages.fail()
         return self._sender.send(plan, method, kwargs, {})[0]
 
     def run_all_workers_single_data(
@@ -91,14 +105,19 @@ class Runs:
             PlanError: The call cannot be made; nothing was sent.
         """
         self._check_alive()
-        method = self._sender.method(method_name, len(args), tuple(kwargs))
-        plan = self._sender.plan(
-            method_name,
-            ("same", _key(run_rank_0_only_axes), absent := self._health.absent),
-            lambda findings: plan_same(
-                self.plan.mesh, self.world_size, run_rank_0_only_axes, findings, absent
-            ),
+        stages, absent = _Stages(), self._health.absent
+        method = stages.tried(lambda: self._sender.method(method_name, len(args), tuple(kwargs)))
+        plan = stages.tried(
+            lambda: self._sender.plan(
+                method_name,
+                ("same", _key(run_rank_0_only_axes), absent),
+                lambda findings: plan_same(
+                    self.plan.mesh, self.world_size, run_rank_0_only_axes, findings, absent
+                ),
+            )
         )
+        if method is None or plan is None:
+            stages.fail()
         return self._sender.send(plan, method, kwargs, {})
 
     def run_all_workers_multiple_data(
@@ -127,19 +146,25 @@ class Runs:
             PlanError: The call cannot be made; nothing was sent.
         """
         self._check_alive()
-        common = common_arguments(common_kwargs, kwargs, self._sender.findings(method_name))
-        if not kwargs:
-            self._sender.findings(method_name).fail(
-                "kwargs", "there is no data argument", "give at least one list of values"
-            )
-        method = self._sender.method(method_name, len(args), (*common, *kwargs))
-        plan = self._sender.plan(
-            method_name,
-            ("multiple", _key(run_rank_0_only_axes), absent := self._health.absent),
-            lambda findings: plan_per_worker(
-                self.plan.mesh, self.world_size, run_rank_0_only_axes, findings, absent
-            ),
+        stages, absent = _Stages(), self._health.absent
+        common = stages.tried(
+            lambda: common_arguments(common_kwargs, kwargs, self._sender.findings(method_name))
         )
+        stages.tried(lambda: _check_data(kwargs, self._sender.findings(method_name)))
+        named = (*(common or ()), *kwargs)
+        method = stages.tried(lambda: self._sender.method(method_name, len(args), named))
+        plan = stages.tried(
+            lambda: self._sender.plan(
+                method_name,
+                ("multiple", _key(run_rank_0_only_axes), absent),
+                lambda findings: plan_per_worker(
+                    self.plan.mesh, self.world_size, run_rank_0_only_axes, findings, absent
+                ),
+            )
+        )
+        if common is None or method is None or plan is None or stages.errors:
+            stages.tried(lambda: _check_slices(plan, kwargs, self._sender.findings(method_name)))
+            stages.fail()
         return self._sender.send(plan, method, common, kwargs)
 
     def run_all_workers_sharded_data(
@@ -176,31 +201,26 @@ class Runs:
             PlanError: The call cannot be made; nothing was sent.
         """
         self._check_alive()
-        common = common_arguments(common_kwargs, kwargs, self._sender.findings(method_name))
-        _check_truth(
-            "make_dummy_calls_to_free_axes",
-            make_dummy_calls_to_free_axes,
-            self._sender.findings(method_name),
+        stages, dummies = _Stages(), make_dummy_calls_to_free_axes
+        common = stages.tried(
+            lambda: common_arguments(common_kwargs, kwargs, self._sender.findings(method_name))
         )
-        method = self._sender.method(method_name, len(args), (*common, *kwargs))
-        plan = self._sender.plan(
-            method_name,
-            (
-                "sharded",
-                _key(in_sharded_axes),
-                _key(replicate_on_axes),
-                _key(output_is_replicated),
-                make_dummy_calls_to_free_axes,
-            ),
-            lambda findings: plan_sharded(
-                self.plan.mesh,
-                in_sharded_axes,
-                replicate_on_axes,
-                output_is_replicated,
-                findings,
-                dummy_calls=make_dummy_calls_to_free_axes,
-            ),
+        stages.tried(lambda: _check_dummies(dummies, self._sender.findings(method_name)))
+        named = (*(common or ()), *kwargs)
+        method = stages.tried(lambda: self._sender.method(method_name, len(args), named))
+        axes = (in_sharded_axes, replicate_on_axes, output_is_replicated)
+        plan = stages.tried(
+            lambda: self._sender.plan(
+                method_name,
+                ("sharded", *map(_key, axes), dummies is True),
+                lambda findings: plan_sharded(
+                    self.plan.mesh, *axes, findings, dummy_calls=dummies is True
+                ),
+            )
         )
+        if common is None or method is None or plan is None or stages.errors:
+            stages.tried(lambda: _check_slices(plan, kwargs, self._sender.findings(method_name)))
+            stages.fail()
         futures = self._sender.send(plan, method, common, kwargs)
         return MultiWorkerFuture.of_call(futures, plan, method_name)
 
@@ -236,9 +256,47 @@ class Runs:
             )
 
 
-def _check_truth(path: str, value: object, findings: Findings) -> None:
+class _Stages:
+    """What is wrong about a call, over all the stages of checking it."""
+
+    def __init__(self) -> None:
+        self.errors: list[PlanError] = []
+
+    def tried(self, stage: Callable[[], T]) -> T | None:
+        """What a stage gives; None when it finds something wrong."""
+        try:
+            return stage()
+        except PlanError as error:
+            self.errors.append(error)
+            return None
+
+    def fail(self) -> NoReturn:
+        """Raise everything that was found, as one error."""
+        first, *others = self.errors
+        if not others:
+            raise first
+        found = [finding for error in self.errors for finding in error.findings]
+        raise PlanError(first.subject, list(dict.fromkeys(found)))
+
+
+def _check_dummies(value: object, findings: Findings) -> None:
     if not isinstance(value, bool):
+        path = "make_dummy_calls_to_free_axes"
         findings.fail(path, f"{value!r} is not a truth value", "give True or False")
+
+
+def _check_data(data: Mapping[str, object], findings: Findings) -> None:
+    if not data:
+        findings.fail("kwargs", "there is no data argument", "give at least one list of values")
+
+
+def _check_slices(
+    plan: DispatchPlan | None, data: Mapping[str, object], findings: Findings
+) -> None:
+    if plan is not None:
+        for name, value in data.items():
+            slices_of(plan, name, value, findings)
+    findings.check()
 
 
 def _key(axes: Sequence[str] | None) -> object:

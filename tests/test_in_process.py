@@ -292,6 +292,36 @@ def test_a_death_that_nobody_waited_for_is_noticed_by_the_next_call(
         assert len(_all(group, "pid")) == 4
 
 
+def test_all_that_is_wrong_about_a_call_is_told_at_once(cluster: InProcessCluster) -> None:
+    """Name, arguments, axes and slices; nothing is sent."""
+    axes = NamedSharding([[0, 1], [2, 3]], ["dp", "tp"])
+    with _group(cluster, sharding_annotations=axes) as group:
+        with pytest.raises(PlanError) as raised:
+            group.run_all_workers_sharded_data(
+                "ad",
+                3,
+                in_sharded_axes=["d"],
+                replicate_on_axes=["q"],
+                make_dummy_calls_to_free_axes=1,  # type: ignore[arg-type]
+                common_kwargs={5: 6},  # type: ignore[dict-item]
+                value=[1],
+            )
+        paths = [each.path for each in raised.value.findings]
+        assert paths == [
+            "common_kwargs[5]",
+            "make_dummy_calls_to_free_axes",
+            "args",
+            "method_name",
+            "in_sharded_axes[0]",
+            "replicate_on_axes[0]",
+        ]
+        with pytest.raises(PlanError, match=r"(?s)'ad'.*value: 1 slices for 4"):
+            group.run_all_workers_multiple_data("ad", value=[1])
+        with pytest.raises(PlanError, match=r"(?s)'ad'.*worker_idx: 9 is not a rank"):
+            group.run_single_worker_single_data("ad", 9)
+        assert _all(group, "total") == [0] * 4
+
+
 def test_the_end_is_reported(cluster: InProcessCluster) -> None:
     """Who cleaned up, who could not be asked, and that nothing is left; twice is once."""
     group = _group(cluster)
