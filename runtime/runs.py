@@ -1,6 +1,6 @@
 """The reference's four ways to call workers, and how their results are collected."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from typing import Any, NoReturn, TypeVar
 
 from planner.dispatch import (
@@ -150,7 +150,7 @@ class Runs:
         common = stages.tried(
             lambda: common_arguments(common_kwargs, kwargs, self._sender.findings(method_name))
         )
-        stages.tried(lambda: _check_data(kwargs, self._sender.findings(method_name)))
+        stages.tried(lambda: _check_data(kwargs or args, self._sender.findings(method_name)))
         named = (*(common or ()), *kwargs)
         method = stages.tried(lambda: self._sender.method(method_name, len(args), named))
         plan = stages.tried(
@@ -285,7 +285,7 @@ def _check_dummies(value: object, findings: Findings) -> None:
         findings.fail(path, f"{value!r} is not a truth value", "give True or False")
 
 
-def _check_data(data: Mapping[str, object], findings: Findings) -> None:
+def _check_data(data: Sized, findings: Findings) -> None:
     if not data:
         findings.fail("kwargs", "there is no data argument", "give at least one list of values")
 

@@ -315,7 +315,10 @@ Call = Callable[[RayWorkerGroup], object]
         ),
         (
             lambda g: g.run_all_workers_multiple_data("tell", [1, 2, 3]),
-            "tell(): kwargs: there is no data argument; give at least one list of values",
+            (
+                "tell(): args: 1 positional argument; name every data argument: method(..., "
+                "data=value)"
+            ),
         ),
         (
             lambda g: g.run_all_workers_single_data("tell", dta=1),
