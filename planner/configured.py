@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from attrs import evolve
 
-from planner.environment import rank_overrides
+from planner.environment import EnvVar, overlay, rank_overrides
 from planner.findings import Findings
 from planner.group import FULL_GPU, GroupSpec, WorkerOverrides
 from planner.options import json_object
@@ -55,23 +55,11 @@ def plan_overrides(spec: GroupSpec, answers: Sequence[object]) -> tuple[WorkerOv
     """
     findings = Findings(f"configure_worker of {spec.worker_class}")
     made = tuple(
-        _override(f"{slot.name(spec.name)}", answer, findings)
+        _override(f"{slot.name(spec.name)}", answer, spec.environment.variables, findings)
         for slot, answer in zip(spec.slots, answers, strict=True)
     )
     findings.check()
     return made
-
-
-def _override_notes(spec: GroupSpec, overrides: Sequence[WorkerOverrides]) -> tuple[str, ...]:
-    """What a reader of the plan should know of what ``configure_worker`` asked for."""
-    own = [
-        (slot.name(spec.name), override.runtime_env.value())
-        for slot, override in zip(spec.slots, overrides, strict=True)
-        if override.runtime_env
-    ]
-    keys = sorted({key for _, runtime_env in own for key in _shown_keys(runtime_env)})
-    note = slow_start_note([name for name, _ in own], len(spec.slots), keys)
-    return () if note is None else (note,)
 
 
 def with_overrides(spec: GroupSpec, answers: Sequence[object]) -> GroupSpec:
@@ -81,16 +69,20 @@ def with_overrides(spec: GroupSpec, answers: Sequence[object]) -> GroupSpec:
         PlanError: As ``plan_overrides``.
     """
     overrides = plan_overrides(spec, answers)
-    return evolve(spec, overrides=overrides, notes=(*spec.notes, *_override_notes(spec, overrides)))
+    given = {
+        slot.name(spec.name): override.runtime_env.value()
+        for slot, override in zip(spec.slots, overrides, strict=True)
+        if override.runtime_env
+    }
+    note = slow_start_note(given, len(spec.slots))
+    return evolve(
+        spec, overrides=overrides, notes=spec.notes if note is None else (*spec.notes, note)
+    )
 
 
-def _shown_keys(runtime_env: Mapping[str, object]) -> list[str]:
-    """The keys, for variables their names."""
-    rest, variables = split_variables(runtime_env)
-    return [*rest, *variables]
-
-
-def _override(path: str, answer: object, findings: Findings) -> WorkerOverrides:
+def _override(
+    path: str, answer: object, shared: Sequence[EnvVar], findings: Findings
+) -> WorkerOverrides:
     if not isinstance(answer, tuple | list) or len(answer) not in {3, 4}:
         findings.add(
             path,
@@ -121,7 +113,9 @@ def _override(path: str, answer: object, findings: Findings) -> WorkerOverrides:
     environment = rank_overrides(f"{path}.env_vars", texts, findings)
     check_no_credentials(f"{path}.runtime_env", runtime_env, findings)
     check_spelling(f"{path}.runtime_env", runtime_env, findings)
-    early = before_python_of(environment, findings)
+    names = {each.name for each in environment}
+    merged = overlay(shared, environment)
+    early = before_python_of([each for each in merged if each.name in names], findings)
     if early:
         runtime_env["env_vars"] = early
     return WorkerOverrides(

@@ -261,6 +261,8 @@ def _worker_fields(told: WorkerPlan, found: WorkerPlan) -> Iterable[FieldDiffere
         ("profiler", told.profiler.text, found.profiler.text),
     ):
         yield from _pair(path, before, after)
+    if told.uuids and found.uuids:
+        yield from _pair("GPU UUID", told.uuids, found.uuids)
     if told.overrides is not None:
         yield from _pair("configure_worker", told.overrides, found.overrides)
     elif found.overrides is not None:

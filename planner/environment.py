@@ -12,15 +12,18 @@ from fnmatch import fnmatchcase
 from attrs import evolve, field, frozen
 
 from planner.credentials import is_credential
+from planner.environment_names import (
+    BEFORE_PYTHON,
+    LAUNCHERS,
+    NEVER_INHERITED,
+    RANK_CONTRACT,
+)
 from planner.findings import Findings
 
 __all__ = [
     "BEFORE_PYTHON",
-    "INTERPRETER_VARIABLES",
     "LAUNCHERS",
-    "NEEDED",
     "NEVER_INHERITED",
-    "RAYS_OWN",
     "RANK_CONTRACT",
     "EnvVar",
     "EnvironmentPolicy",
@@ -130,94 +133,6 @@ class GroupEnvironment:
     credentials: tuple[str, ...] = ()
 
 
-RANK_CONTRACT: tuple[str, ...] = (
-    "RANK",
-    "WORLD_SIZE",
-    "LOCAL_RANK",
-    "LOCAL_WORLD_SIZE",
-    "GROUP_RANK",
-    "GROUP_WORLD_SIZE",
-    "NODE_RANK",
-    "ROLE_RANK",
-    "ROLE_WORLD_SIZE",
-    "ROLE_NAME",
-    "MASTER_ADDR",
-    "MASTER_PORT",
-    "RANKPLAN_NODE_LOCAL_RANK",
-    "RANKPLAN_PORTS",
-)
-"""The variables that say which rank a process is; only ``force_env_vars`` may override them."""
-
-LAUNCHERS: tuple[str, ...] = (
-    # Under torchrun rank 0 would not host the store, and all would hang.
-    "TORCHELASTIC_*",
-    "SLURM_*",
-    "PMI_*",
-    "PMIX_*",
-    "OMPI_*",
-    "MPI_LOCAL*",
-    "PALS_*",
-)
-"""What launchers tell their own processes: libraries would take a worker's rank from there."""
-
-RAYS_OWN: tuple[str, ...] = (
-    # Ray's own settings belong to the node on which they were made.
-    "RAY_*",
-    # Device lists of the driver: the worker would silently sit on another GPU, or on none.
-    "*_VISIBLE_DEVICES",
-    "HABANA_VISIBLE_MODULES",
-    "ZE_AFFINITY_MASK",
-    "TPU_VISIBLE_CHIPS",
-    "TPU_CHIPS_PER_HOST_BOUNDS",
-    "TPU_HOST_BOUNDS",
-)
-"""What Ray sets in the processes that it starts: never the driver's, always the node's."""
-
-INTERPRETER_VARIABLES: tuple[str, ...] = (
-    "VIRTUAL_ENV",
-    "VIRTUAL_ENV_PROMPT",
-    "UV_PROJECT_ENVIRONMENT",
-    "PYTHONHOME",
-    "CONDA_PREFIX",
-)
-"""What says which interpreter a process was started with."""
-
-NEVER_INHERITED: tuple[str, ...] = (
-    *RANK_CONTRACT,
-    *LAUNCHERS,
-    *RAYS_OWN,
-    *INTERPRETER_VARIABLES,
-    # The driver's machine and shell.
-    "HOSTNAME",
-    "PWD",
-    "OLDPWD",
-    "SHLVL",
-    "_",
-)
-"""Names and patterns of the driver's environment that never reach a worker."""
-
-NEEDED: tuple[str, ...] = (
-    *("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "HOME", "USER", "LOGNAME", "SHELL", "HOSTNAME"),
-    *("TMPDIR", "TMP", "TEMP", "TZ", "LANG", "LANGUAGE", "LC_*"),
-    # Ray sets these.
-    *("OMP_NUM_THREADS", "PYTHONBREAKPOINT", "SPT_NOENV"),
-)
-"""What a process needs of its node whatever the policy says: programs, folders, language, time."""
-
-BEFORE_PYTHON: tuple[str, ...] = (
-    "LD_PRELOAD",
-    "LD_LIBRARY_PATH",
-    "LD_AUDIT",
-    "GLIBC_TUNABLES",
-    "MALLOC_*",
-    "PYTHONHASHSEED",
-    "PYTHONHOME",
-    "PYTHONMALLOC",
-    "PYTHONOPTIMIZE",
-    "PYTHONUTF8",
-)
-"""Names that are read when a process or its interpreter starts: set later, they do nothing."""
-
 _PATH_LIKE = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LIBRARY_PATH", "CPATH")
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -274,13 +189,16 @@ def rank_overrides(path: str, values: Mapping[str, str], findings: Findings) -> 
 
 
 def overlay(*layers: Iterable[EnvVar]) -> tuple[EnvVar, ...]:
-    """One environment from several, sorted by name; the higher origin wins, then the later."""
+    """One environment from several, sorted by name; the higher origin wins, then the later.
+
+    The entries of path-like variables merge, those of the higher origin first.
+    """
     chosen: dict[str, EnvVar] = {}
     ladder = list(Origin)
     for each in (each for layer in layers for each in layer):
         held = chosen.get(each.name)
         if held is None or ladder.index(each.origin) >= ladder.index(held.origin):
-            chosen[each.name] = each
+            chosen[each.name] = _merged(held, each)
     return tuple(chosen[name] for name in sorted(chosen))
 
 
@@ -399,14 +317,21 @@ def _from_driver(
 def _over(lower: EnvVar | None, name: str, value: str, origin: Origin) -> EnvVar:
     if is_credential(name, value):
         return EnvVar(name=name, value=None, origin=origin)
-    made = EnvVar(name=name, value=value, origin=origin)
-    if lower is None or lower.value is None or name not in _PATH_LIKE or origin is Origin.FORCED:
-        return made
-    entries = list(dict.fromkeys([*value.split(":"), *lower.value.split(":")]))
+    return _merged(lower, EnvVar(name=name, value=value, origin=origin))
+
+
+def _merged(lower: EnvVar | None, higher: EnvVar) -> EnvVar:
+    """The higher value; where it is path-like, followed by the entries of the lower one."""
+    forced = higher.origin is Origin.FORCED
+    if lower is None or higher.name not in _PATH_LIKE or forced:
+        return higher
+    if lower.value is None or higher.value is None:
+        return higher
+    entries = list(dict.fromkeys([*higher.value.split(":"), *lower.value.split(":")]))
     merged = ":".join(entry for entry in entries if entry)
-    if merged == value:
-        return made
-    return evolve(made, value=merged, merged=(lower.origin, *lower.merged))
+    if merged == higher.value:
+        return higher
+    return evolve(higher, value=merged, merged=(lower.origin, *lower.merged))
 
 
 def check_before_python(needed: Iterable[EnvVar], findings: Findings) -> None:

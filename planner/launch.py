@@ -256,6 +256,7 @@ def _workers(
                 ports=ports.get(rank),
                 affinity=bound.get(rank),
                 profiler=profiler_of(spec.places.profiles, name),
+                uuids=fact.uuids,
             )
         )
     return tuple(workers)

@@ -59,6 +59,7 @@ class WorkerPlan:
         ports: The first and the last port that are its own; None when none were asked for.
         affinity: The cores and memory that it is bound to; None when it is not bound.
         profiler: What its runtime environment holds for a profiler; empty without one.
+        uuids: Hardware ids of its GPUs, where they are known.
     """
 
     rank: int
@@ -85,6 +86,7 @@ class WorkerPlan:
     ports: tuple[int, int] | None = None
     affinity: Affinity | None = None
     profiler: JsonObject = JsonObject()
+    uuids: tuple[str, ...] = ()
 
     @property
     def is_leader(self) -> bool:

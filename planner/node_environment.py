@@ -9,13 +9,13 @@ from collections.abc import Iterable, Mapping
 from attrs import frozen
 
 from planner.credentials import CREDENTIAL_NAME, CREDENTIAL_VALUE
-from planner.environment import (
+from planner.environment import GroupEnvironment
+from planner.environment_names import (
     INTERPRETER_VARIABLES,
     LAUNCHERS,
     NEEDED,
     RANK_CONTRACT,
     RAYS_OWN,
-    GroupEnvironment,
 )
 from planner.interpreter import DriverInterpreter, Interpreter
 from planner.launch_plan import LaunchPlan

@@ -38,15 +38,19 @@ def check_options_fit(
         if short:
             group, bundle = short[0]
             more = f" and {len(short) - 1} more" if len(short) > 1 else ""
+            wanted = f"{_shown(amount)} of {resource}"
+            fits = f"ask for {_shown(least)} at most" if least else "leave it out"
             findings.add(
                 path,
-                f"each worker asks for {amount:g} of {resource}, and bundle {bundle} of placement "
-                f"group {group}{more} holds {least:g}",
-                f"ask for {least:g} at most, or reserve bundles with {amount:g} of {resource}"
-                if least
-                else f"leave it out, or reserve bundles with {amount:g} of {resource}",
+                f"each worker asks for {wanted}, and bundle {bundle} of placement group "
+                f"{group}{more} holds {_shown(least)}",
+                f"{fits}, or reserve bundles with {wanted}",
             )
     findings.check()
+
+
+def _shown(amount: float) -> str:
+    return str(int(amount)) if amount == int(amount) else f"{amount:g}"
 
 
 def _asked(options: JsonObject) -> list[tuple[str, str, float]]:

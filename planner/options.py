@@ -125,8 +125,10 @@ def actor_options(
                     "leave lifetime out: the group owns its workers",
                 )
         elif key in _HANDED_ON or key.startswith("_"):
-            kept[key] = value
+            before = len(findings.found)
             _check_value(f"options.{key}", key, value, findings)
+            if len(findings.found) == before:
+                kept[key] = value
         else:
             near = get_close_matches(key, [*_HANDED_ON, *_DECIDED_BY_THE_PLAN], n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""

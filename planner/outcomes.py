@@ -15,6 +15,15 @@ __all__ = [
     "ranks_text",
 ]
 
+MOST_CAUSES = 8
+"""How many failures that differ a message tells; the report has them all."""
+
+MOST_LINES = 20
+"""How many lines of one failure's message are told."""
+
+MOST_CHARACTERS = 2_000
+"""How many characters of one failure's message are told."""
+
 _LOST_WITH_OTHERS = {DeathCause.NODE_LOST, DeathCause.UNAVAILABLE, DeathCause.UNKNOWN}
 
 
@@ -175,11 +184,16 @@ def failure_text(report: FailureReport, identities: Mapping[int, RankIdentity]) 
     else:
         who = identities.get(first.rank, RankIdentity(rank=first.rank))
         lines.append(f"{report.subject}: {len(report.failed)} of {count} ranks failed; first {who}")
-    for failure, ranks in report.causes:
-        lines.append(f"  {ranks_text(ranks)}: {failure.error_type}: {failure.message}")
+    for failure, ranks in report.causes[:MOST_CAUSES]:
+        lines.append(f"  {ranks_text(ranks)}: {failure.error_type}: {_told(failure.message)}")
         if failure.tail:
             lines.append(f"    last lines of rank {failure.rank}'s standard error:")
             lines += [f"    | {line}" for line in failure.tail]
+    rest = report.causes[MOST_CAUSES:]
+    if rest:
+        others = [rank for _, ranks in rest for rank in ranks]
+        causes = "1 more cause" if len(rest) == 1 else f"{len(rest)} more causes"
+        lines.append(f"  and {causes} on {ranks_text(others)}")
     if report.finished:
         lines.append(f"  returned: {ranks_text(report.finished)}")
     if report.running:
@@ -189,6 +203,15 @@ def failure_text(report: FailureReport, identities: Mapping[int, RankIdentity]) 
         if slow and first is None:
             lines.append(f"  waiting for {'; '.join(map(str, slow))}")
     return "\n".join(lines)
+
+
+def _told(message: str) -> str:
+    """A message of a few lines, the others indented below the first."""
+    text = message[:MOST_CHARACTERS]
+    lines = text.splitlines()[:MOST_LINES]
+    left = len(message) - len("\n".join(lines))
+    more = f"... ({left:,} more characters)" if left > 0 else ""
+    return "\n    ".join(lines) + more
 
 
 def ranks_text(ranks: Sequence[int]) -> str:

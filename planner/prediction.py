@@ -19,8 +19,8 @@ from planner.host_facts import HostFacts
 from planner.inventory import BundleFacts, Inventory, Node
 from planner.launch import LaunchPlan, plan_launch
 from planner.node_choice import chosen_nodes, hardware_order, places_of, why_no_node
-from planner.ports import PortRange
 from planner.option_fit import check_options_fit
+from planner.ports import PortRange
 from planner.requests import GroupRequest, Strategy
 from planner.reservation import ReservationPlan, plan_reservation, predicted_bundles
 from planner.topology import sort_bundles
@@ -294,11 +294,14 @@ def _bundles(
     return tuple(sorted(moved, key=lambda each: (each.placement_group, each.bundle)))
 
 
-def _check_answers(answers: Sequence[object], spec: GroupSpec) -> None:
+def _check_answers(answers: object, spec: GroupSpec) -> None:
     workers = len(spec.slots)
-    is_list = isinstance(answers, Sequence) and not isinstance(answers, str)
-    given = f"{len(answers)} answers" if is_list else f"a value of type {type(answers).__name__}"
-    if not is_list or len(answers) != workers:
+    given = f"a value of type {type(answers).__name__}"
+    count = -1
+    if isinstance(answers, Sequence) and not isinstance(answers, str):
+        count = len(answers)
+        given = f"{count} answers"
+    if count != workers:
         Findings(f"worker group {spec.name!r}").fail(
             "answers",
             f"{given} for {workers} workers",

@@ -16,8 +16,8 @@ __all__ = [
 ]
 
 _KNOWN = (
-    *("_nsight", "conda", "config", "container", "docker", "env_vars", "excludes", "image_uri"),
-    *("java_jars", "mpi", "nsight", "pip", "py_executable", "py_modules", "rocprof_sys", "uv"),
+    *("conda", "config", "container", "env_vars", "excludes", "image_uri", "java_jars", "mpi"),
+    *("nsight", "pip", "py_executable", "py_modules", "rocprof_sys", "uv"),
     *("worker_process_setup_hook", "working_dir"),
 )
 """What Ray knows in a runtime environment; plugins may know more."""
@@ -27,7 +27,7 @@ def check_spelling(path: str, runtime_env: Mapping[str, object], findings: Findi
     """Record the keys that are nearly, but not quite, what Ray knows: Ray would drop them."""
     for name in runtime_env:
         near = get_close_matches(str(name), _KNOWN, n=1, cutoff=0.75)
-        if near and name not in _KNOWN:
+        if near and name not in _KNOWN and not str(name).startswith("_"):
             findings.add(
                 f"{path}[{name!r}]",
                 "Ray knows no such key, and would leave it out with a warning",
@@ -35,22 +35,33 @@ def check_spelling(path: str, runtime_env: Mapping[str, object], findings: Findi
             )
 
 
-def slow_start_note(names: Sequence[str], workers: int, keys: Sequence[str]) -> str | None:
-    """What runtime environments of their own cost some workers, for the plan; None for no worker.
+def slow_start_note(given: Mapping[str, Mapping[str, object]], workers: int) -> str | None:
+    """What the runtime environments cost that ``configure_worker`` gives, for the plan.
 
     Args:
-        names: The workers that have one.
-        workers: How many there are.
-        keys: What their environments hold.
+        given: By worker name, what is added to its runtime environment; nothing for the others.
+        workers: How many workers there are.
     """
+    names = list(given)
     if not names:
         return None
+    keys = ", ".join(sorted({key for each in given.values() for key in _keys(each)}))
+    if len(names) == workers and all(each == given[names[0]] for each in given.values()):
+        return (
+            f"configure_worker gives all workers a Ray runtime environment ({keys}): hosts start "
+            "about twice as slowly"
+        )
     shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
     return (
         f"configure_worker gives {len(names)} of {workers} workers ({shown}) a Ray runtime "
-        f"environment of their own ({', '.join(keys)}): each of them starts about four times as "
-        "slowly; what is the same for all workers goes into env_vars"
+        f"environment of their own ({keys}): each of them starts about four times as slowly"
     )
+
+
+def _keys(runtime_env: Mapping[str, object]) -> list[str]:
+    """The keys, for variables their names."""
+    rest, variables = split_variables(runtime_env)
+    return [*rest, *variables]
 
 
 def check_no_credentials(path: str, value: object, findings: Findings) -> None:

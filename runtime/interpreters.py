@@ -350,9 +350,8 @@ def _text(interpreter: Interpreter, failures: Sequence[NodeOutcome]) -> str:
         name = each.address or each.node_id[:12]
         name = f"{name} ({', '.join(known)})" if known else name
         nodes.setdefault((each.problem, each.output), []).append(name)
-    lines = [
-        f"{len(failures)} nodes do not have the interpreter {describe_interpreter(interpreter)}"
-    ]
+    few = "1 node does" if len(failures) == 1 else f"{len(failures)} nodes do"
+    lines = [f"{few} not have the interpreter {describe_interpreter(interpreter)}"]
     for (problem, output), names in nodes.items():
         lines.append(f"  - node {', '.join(names)}: {problem}")
         lines += [f"      {line}" for line in output.splitlines()]

@@ -4,7 +4,8 @@ Hosts start in one burst and report; once the plan is made of that, each is told
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from attrs import field, frozen
@@ -24,7 +25,7 @@ from runtime.preflight import Checks, more_facts
 from runtime.roster import Roster
 from runtime.teardown import end
 
-__all__ = ["Again", "end_after", "facts_of", "refuse", "start_hosts", "start_workers"]
+__all__ = ["Again", "end_after", "facts_of", "naming", "refuse", "start_hosts", "start_workers"]
 
 _log = logging.getLogger("rankplan")
 
@@ -160,6 +161,16 @@ def refuse(group: str, findings: Sequence[Finding]) -> None:
     """
     if findings:
         raise ExecutionError(str(PlanError(f"worker group {group!r}", findings)))
+
+
+@contextmanager
+def naming(group: str) -> Iterator[None]:
+    """Put the group in front of the text of every ``ExecutionError`` that is raised inside."""
+    try:
+        yield
+    except ExecutionError as error:
+        error.args = (f"worker group {group!r}: {error}",)
+        raise
 
 
 def end_after(

@@ -27,12 +27,11 @@ from planner.interpreter import interpreter_variables
 from planner.option_fit import check_options_fit
 from planner.options import recursive_merge_options
 from runtime.backend import Backend, Reference
-from runtime.errors import naming
 from runtime.launching import Launched, launch
 from runtime.payloads import record_unsendable
 from runtime.places import check_still_there
 from runtime.preflight import Checks
-from runtime.rounds import refuse
+from runtime.rounds import naming, refuse
 
 __all__ = ["START_SECONDS", "Ground", "StartRequest", "start_group"]
 
@@ -117,11 +116,11 @@ def start_group(request: StartRequest, findings: Findings | None = None) -> Laun
         check_still_there(given.bundle_counts, landed)
         node_ids = [each.node_id for each in landed]
         interpreter = backend.interpreter_of(given.worker_class)
-        with naming(f"worker group {given.name_prefix!r}"):
+        with naming(str(given.name_prefix)):
             executable = backend.prepare_interpreter(interpreter, node_ids)
         base = {"py_executable": executable} if executable else {}
         where = {**base, **_search_path(request)}
-        with naming(f"worker group {given.name_prefix!r}"):
+        with naming(str(given.name_prefix)):
             facts, found = backend.class_facts(given.worker_class, where, node_ids[0])
         own = dict(facts.options)
         options = recursive_merge_options(own, given.options)
@@ -213,7 +212,7 @@ def _configured(
 ) -> list[Any]:
     environment = environment_values(spec.environment.variables, sources)
     questions = configure_questions(spec, request.bundle_indices)
-    with naming(f"worker group {spec.name!r}"):
+    with naming(spec.name):
         return request.backend.ask_configure_worker(
             spec, environment, questions, request.num_gpus_per_node, node_id
         )

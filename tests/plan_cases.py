@@ -309,6 +309,7 @@ def resharding() -> ReshardPlan:
 
 
 _NAMES = st.text(max_size=8)
+_RESOURCES = _NAMES.filter(lambda name: name not in {"", "CPU", "GPU", "memory"})
 
 
 @st.composite
@@ -330,7 +331,7 @@ def launches(draw: st.DrawFn) -> LaunchPlan:
             gpu_share=draw(st.sampled_from([0, 3_333, FULL])),
             mesh=axes,
             notes=notes,
-            options={"resources": draw(st.dictionaries(_NAMES, st.floats(0, 9), max_size=2))},
+            options={"resources": draw(st.dictionaries(_RESOURCES, st.floats(0, 9), max_size=2))},
         )
     )
     facts = [

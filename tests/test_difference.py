@@ -9,7 +9,9 @@ from planner.difference import PlanDifference, difference
 from planner.environment import EnvironmentSources
 from planner.findings import PlanError
 from planner.group import GroupArguments
+from planner.inventory import Inventory
 from planner.launch import LaunchPlan, Rendezvous
+from planner.nodes import Gpu
 from planner.prediction import predict_launch
 from planner.show import difference_table
 from planner.virtual_cluster import plan_cluster
@@ -72,6 +74,34 @@ def test_axis_that_was_cut_already_is_not_broken() -> None:
     found = difference(_plan(2, 2, group=group), _plan(1, 2, 1, group=group, unified=True))
     assert found
     assert not found.broken
+
+
+def _with_uuids(plan: LaunchPlan, *uuids: str) -> LaunchPlan:
+    workers = zip(plan.workers, uuids, strict=True)
+    return evolve(
+        plan,
+        workers=tuple(evolve(each, uuids=(uuid,) if uuid else ()) for each, uuid in workers),
+    )
+
+
+def test_another_gpu_under_the_same_number_is_told() -> None:
+    """Where both sides know the UUID: a GPU was exchanged, or the node is another."""
+    plan = _plan(2, 2)
+    told = _with_uuids(plan, "GPU-a", "GPU-b", "GPU-c", "")
+    found = difference(told, _with_uuids(plan, "GPU-a", "GPU-x", "", "GPU-d"))
+    assert [str(each) for each in found.ranks] == ["rank 1: GPU UUID: predicted GPU-b, found GPU-x"]
+    assert not found.broken
+
+
+def test_a_prediction_takes_uuids_from_the_inventory() -> None:
+    """Of the GPUs that each worker gets; where there are none, none are predicted."""
+    gpus = (Gpu(kind="H100", index=0, uuid="GPU-a"), Gpu(kind="H100", index=1, uuid="GPU-b"))
+    nodes = Inventory(evolve(node, gpus=gpus) for node in small_nodes(2).nodes)
+    spec = plan_cluster(bundle_ct_per_node_list=[2])
+    plan = predict_launch(spec, GROUP, nodes)
+    assert [worker.uuids for worker in plan.workers] == [("GPU-a",), ("GPU-b",)]
+    bare = predict_launch(spec, GROUP, small_nodes(2))
+    assert [worker.uuids for worker in bare.workers] == [(), ()]
 
 
 def test_missing_gpu_is_broken() -> None:

@@ -24,6 +24,7 @@ from runtime import (
     RayWorkerBuilder,
     RayWorkerGroup,
 )
+from runtime.interpreters import EnvironmentBuildError
 from tests.wheels import write_wheel
 
 WORKER = """
@@ -145,6 +146,24 @@ def test_class_that_is_not_in_its_environment(
     with RayVirtualCluster([1]) as cluster, pytest.raises((ImportError, PreflightError)) as caught:
         RayWorkerGroup(cluster, RayWorkerBuilder("shade_9.Shade", 1))
     assert "shade_9" in str(caught.value)
+
+
+def test_an_interpreter_that_is_not_there(
+    cluster_of_nodes: Cluster, registry: dict[str, str]
+) -> None:
+    """The error names the group, the node by its address, and what is missing."""
+    registry["shade_8.Shade"] = "/no/such/python"
+    with RayVirtualCluster([1]) as cluster, pytest.raises(EnvironmentBuildError) as caught:
+        RayWorkerGroup(cluster, RayWorkerBuilder("shade_8.Shade", 1), name_prefix="pale")
+    address = ray.util.get_node_ip_address()
+    text = str(caught.value)
+    assert text.startswith(
+        "worker group 'pale': 1 node does not have the interpreter prebuilt: /no/such/python\n"
+        f"  - node {address} ("
+    )
+    assert text.endswith("/no/such/python is not an executable file on this node")
+    (failure,) = caught.value.failures
+    assert failure.address == address
 
 
 def test_axes_reach_an_interpreter_that_lacks_rankplan(

@@ -1,5 +1,6 @@
 """From a caller's arguments to what the hosts are started with."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -7,7 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.accelerators import GpuVisibility
-from planner.configured import configure_questions, configured_variables, plan_overrides
+from planner.configured import (
+    configure_questions,
+    configured_variables,
+    plan_overrides,
+    with_overrides,
+)
 from planner.environment import EnvironmentPolicy, EnvironmentSources, Origin
 from planner.findings import PlanError
 from planner.group import (
@@ -157,7 +163,17 @@ def test_withheld_credentials_are_noted() -> None:
         ),
         (
             {"options": {"num_gpu": 1}},
-            "options.num_gpu: this is not an actor option that a worker can have; use one of ",
+            (
+                "options.num_gpu: this is not an actor option that a worker can have; did you mean "
+                "'num_gpus'? use one of "
+            ),
+        ),
+        (
+            {"options": {"runtime_env": {"env_var": {"A": "1"}}}},
+            (
+                "options.runtime_env['env_var']: Ray knows no such key, and would leave it out "
+                "with a warning; did you mean 'env_vars'?"
+            ),
         ),
     ],
 )
@@ -188,6 +204,61 @@ def test_all_findings_of_a_group_come_at_once() -> None:
         "env_vars['RANK']",
         "options.lifetime",
     ]
+
+
+def test_a_plugins_key_of_a_runtime_environment_is_let_through() -> None:
+    """Ray may be told of more than is known here."""
+    spec = spec_of([1], options={"runtime_env": {"my_plugin": {"a": 1}, "_hidden": 2}})
+    assert spec.runtime_env.value() == {"my_plugin": {"a": 1}, "_hidden": 2}
+
+
+def notes_of(*runtime_envs: Mapping[str, object]) -> tuple[str, ...]:
+    """What the plan says of a group whose workers were given these by ``configure_worker``."""
+    spec = spec_of([len(runtime_envs)], gpu_share=5000)
+    answers: list[object] = [({}, {}, {}, each) for each in runtime_envs]
+    return with_overrides(spec, answers).notes[len(spec.notes) :]
+
+
+def test_the_plan_says_when_configure_worker_makes_a_start_slow() -> None:
+    """By a profiler, or a variable that must exist before Python starts; and for whom."""
+    own = {"nsight": "default"}
+    early = {"env_vars": {"LD_PRELOAD": "/a.so", "LATE": "1"}}
+    assert notes_of({}, {"env_vars": {"LATE": "1"}}) == ()
+    assert notes_of({}, own) == (
+        (
+            "configure_worker gives 1 of 2 workers (g-0-1) a Ray runtime environment of their own "
+            "(nsight): each of them starts about four times as slowly"
+        ),
+    )
+    assert notes_of(own, early) == (
+        (
+            "configure_worker gives 2 of 2 workers (g-0-0, g-0-1) a Ray runtime environment of "
+            "their own (LD_PRELOAD, nsight): each of them starts about four times as slowly"
+        ),
+    )
+    assert notes_of(early, early) == (
+        (
+            "configure_worker gives all workers a Ray runtime environment (LD_PRELOAD): hosts "
+            "start about twice as slowly"
+        ),
+    )
+
+
+def test_misspelt_keys_of_configure_worker_are_findings() -> None:
+    """With the worker whose answer it was."""
+    with pytest.raises(PlanError) as caught:
+        overridden(({}, {}, {}, {"env_var": {}}))
+    (found,) = caught.value.findings
+    assert found.path == "g-0-0.runtime_env['env_var']"
+    assert found.remedy == "did you mean 'env_vars'?"
+
+
+def test_what_must_exist_before_python_merges_too() -> None:
+    """The group's entries are in the worker's runtime environment, after its own."""
+    sources = EnvironmentSources(group={"LD_LIBRARY_PATH": "/group"})
+    spec = spec_of([1], sources=sources)
+    (made,) = plan_overrides(spec, [({}, {"LD_LIBRARY_PATH": "/cfg"}, {})])
+    assert made.runtime_env.value() == {"env_vars": {"LD_LIBRARY_PATH": "/cfg:/group"}}
 
 
 def overridden(*answers: object) -> GroupSpec:

@@ -171,6 +171,22 @@ def test_a_configure_worker_that_raises(start: Start, tmp_path: Path) -> None:
     assert isinstance(caught.value.__cause__, KeyError)
 
 
+def test_options_that_do_not_fit_the_bundle(cluster_of_nodes: "Cluster") -> None:
+    """Ray would refuse the actor, or let it wait for ever; nothing is started."""
+    options: dict[str, Any] = {"num_cpus": 2, "resources": {"nic": 1}}
+    with RayVirtualCluster([1], use_gpus=False, name="small") as cluster:
+        (group,) = cluster.get_placement_groups()
+        with pytest.raises(PlanError) as caught:
+            RayWorkerBuilder("tests.workers.Recorder")(group, 0, 0, **options)
+    assert [each.path for each in caught.value.findings] == [
+        "options.num_cpus",
+        "options.resources['nic']",
+    ]
+    assert "each worker asks for 2 of CPU, and bundle 0 of placement group 0 holds 1" in str(
+        caught.value
+    )
+
+
 def test_crooked_answers_of_configure_worker(start: Start) -> None:
     """Every problem of every worker, before any host starts."""
     with pytest.raises(PlanError) as caught:

@@ -182,6 +182,26 @@ def test_precedence_inside_a_ranks_environment() -> None:
     assert (origins["LOCAL_RANK"], origins["RANK"]) == (Origin.FORCED, Origin.RANK)
 
 
+def test_paths_of_configure_worker_merge_with_the_groups() -> None:
+    """Its entries first; force replaces, and other variables are not merged."""
+    sources = EnvironmentSources(
+        driver={"PATH": "/bin", "LIST": "a"},
+        group={"PYTHONPATH": "/group", "CPATH": "/group"},
+        forced={"CPATH": "/forced"},
+    )
+    spec = spec_of([1], sources=sources)
+    answer = {"PATH": "/cfg", "PYTHONPATH": "/cfg:/group", "CPATH": "/cfg", "LIST": "b"}
+    spec = evolve(spec, overrides=plan_overrides(spec, [({}, answer, {})]))
+    found = {each.name: each for each in environment_of(plan_launch(spec, host_facts([1])), 0)}
+    assert found["PATH"].value == "/cfg:/bin"
+    assert (found["PATH"].origin, found["PATH"].merged) == (
+        Origin.CONFIGURE_WORKER,
+        (Origin.DRIVER,),
+    )
+    assert found["PYTHONPATH"].value == "/cfg:/group"
+    assert (found["CPATH"].value, found["LIST"].value) == ("/forced", "b")
+
+
 @pytest.mark.parametrize("rank", [-1, 2, 99, True, "0", None])
 def test_a_rank_that_is_not_there(rank: Any) -> None:
     """No rank is counted from the end."""

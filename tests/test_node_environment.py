@@ -4,14 +4,8 @@ import pytest
 from attrs import evolve
 from hypothesis import given
 
-from planner.environment import (
-    LAUNCHERS,
-    NEEDED,
-    RANK_CONTRACT,
-    EnvironmentPolicy,
-    EnvironmentSources,
-    plan_environment,
-)
+from planner.environment import EnvironmentPolicy, EnvironmentSources, plan_environment
+from planner.environment_names import LAUNCHERS, NEEDED, RANK_CONTRACT
 from planner.interpreter import DriverInterpreter, InterpreterPath
 from planner.launch import environment_of
 from planner.node_environment import group_node_variables, rank_node_variables

@@ -91,8 +91,47 @@ def test_options_that_a_worker_cannot_have() -> None:
     with pytest.raises(PlanError) as caught:
         handed_on(lifetime="detached", num_cpu=1, resources={"a": object()})
     paths = [finding.path for finding in caught.value.findings]
-    assert paths == ["options.lifetime", "options.num_cpu", "options.resources.a"]
-    assert "use one of accelerator_type, " in str(caught.value)
+    assert paths == ["options.lifetime", "options.num_cpu", "options.resources['a']"]
+    assert "did you mean 'num_cpus'? use one of accelerator_type, " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "text"),
+    [
+        ("num_cpus", -1, "num_cpus: -1 is not an amount; give a number of 0 or more"),
+        ("num_cpus", True, "num_cpus: True is not an amount; give a number of 0 or more"),
+        ("memory", float("nan"), "memory: nan is not an amount; give a number of 0 or more"),
+        ("resources", "x", "resources: 'x' are not resources; give names and amounts, as {'nic'"),
+        ("resources", {"nic": -1}, "resources['nic']: -1 is not an amount; give a number of 0"),
+        ("resources", {"CPU": 1}, "resources['CPU']: it has an option of its own; use num_cpus"),
+        ("resources", {7: 1}, "resources[7]: 7 is not the name of a resource; give a string"),
+        ("max_concurrency", "x", "max_concurrency: 'x' is not a number of calls; give a whole"),
+        ("max_concurrency", 0, "max_concurrency: 0 is not a number of calls; give a whole number"),
+        ("concurrency_groups", {"io": 0}, "concurrency_groups: {'io': 0} are not groups of calls;"),
+        ("accelerator_type", 5, "accelerator_type: 5 is not a kind of accelerator; give a name"),
+        ("label_selector", {"rack": 1}, "label_selector: {'rack': 1} is not a selector of labels;"),
+    ],
+)
+def test_values_that_an_option_cannot_have(option: str, value: object, text: str) -> None:
+    """Found here, where Ray would refuse them in the middle of a start."""
+    with pytest.raises(PlanError) as caught:
+        handed_on(**{option: value})
+    (found,) = caught.value.findings
+    assert str(found).startswith(f"options.{text}")
+
+
+def test_values_that_options_may_have() -> None:
+    """They reach the host as they were given."""
+    given_: dict[str, Any] = {
+        "num_cpus": 0.5,
+        "memory": 1 << 30,
+        "resources": {"nic": 0.25},
+        "max_concurrency": 4,
+        "concurrency_groups": {"io": 2},
+        "accelerator_type": "H100",
+        "label_selector": {"rack": "in(r1, r2)"},
+    }
+    assert handed_on(**given_) == (given_, [])
 
 
 def test_json_objects_are_values() -> None:
