@@ -1,17 +1,16 @@
 """What goes wrong when a plan is carried out: the cluster did not do what the plan says."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import TypeVar
+from collections.abc import Mapping
+from typing import Any, SupportsIndex, TypeVar
 
 from planner.outcomes import FailureReport, RankIdentity, failure_text
+from runtime.raised import bare, fit_to_travel, put, state_of
 
 __all__ = [
     "DeadlineError",
     "ExecutionError",
     "WorkerGroupError",
     "dual_error",
-    "naming",
     "worker_group_error",
 ]
 
@@ -29,7 +28,8 @@ class WorkerGroupError(ExecutionError):
     """A start or a call failed on some ranks of a worker group.
 
     Raised by ``worker_group_error``, it is of the first failure's own type too, so that
-    ``except ValueError`` catches a worker's ``ValueError``; that exception is ``__cause__``.
+    ``except ValueError`` catches a worker's ``ValueError``; that exception is ``__cause__``, and
+    what it carries (``errno``, ``status_code``) is here too.
 
     Attributes:
         report: Who failed how, who returned, who had not answered.
@@ -38,6 +38,9 @@ class WorkerGroupError(ExecutionError):
 
     report: FailureReport
     errors: Mapping[int, BaseException]
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
+        return _reduced(self)
 
 
 class DeadlineError(WorkerGroupError, TimeoutError):
@@ -53,8 +56,7 @@ def worker_group_error(
     text = failure_text(report, identities)
     first = report.first
     cause = errors.get(first.rank) if first is not None else None
-    kind = DeadlineError if first is None else _both(WorkerGroupError, type(cause))
-    error = kind(text)
+    error = DeadlineError(text) if first is None else _both(WorkerGroupError, cause, text)
     error.report = report
     error.errors = dict(errors)
     error.__cause__ = cause
@@ -63,31 +65,59 @@ def worker_group_error(
 
 def dual_error(cause: BaseException, text: str) -> ExecutionError:
     """An ``ExecutionError`` that is caught as its cause's own type too."""
-    return _both(ExecutionError, type(cause))(text)
+    return _both(ExecutionError, cause, text)
 
 
-@contextmanager
-def naming(subject: str) -> Iterator[None]:
-    """Put what failed in front of the text of every ``ExecutionError`` that is raised inside."""
+def _both(ours: type[_E], cause: BaseException | None, text: str) -> _E:
+    """An error that is caught as ours and as what the user's code raised, and carries the same."""
+    theirs = type(cause)
+    if not isinstance(cause, Exception) or issubclass(theirs, ours):
+        return ours(text)
     try:
-        yield
-    except ExecutionError as error:
-        error.args = (f"{subject}: {error}",)
-        raise
+        kind = type(f"{ours.__name__}[{theirs.__name__}]", (ours, theirs), _OWN_WAYS)
+        parts = (cause.exceptions,) if isinstance(cause, ExceptionGroup) else ()
+        error: _E = bare(kind, (text, *parts))
+    except Exception:  # noqa: BLE001  # types whose memory layouts differ, or that refuse
+        return ours(text)
+    for name, value in state_of(cause).items():
+        if name not in _ITS_OWN:
+            put(error, name, value)
+    error.args = (text,)
+    return error
 
 
-def _both(ours: type[_E], theirs: type) -> type[_E]:
-    """A type that is caught as ours and as what the user's code raised."""
-    if not issubclass(theirs, Exception) or issubclass(theirs, ours):
-        return ours
-    try:
-        made = type(
-            f"{ours.__name__}[{theirs.__name__}]",
-            (ours, theirs),
-            {"__init__": Exception.__init__, "__str__": Exception.__str__},
-        )
-        made("")
-    except TypeError:
-        # Some types can't be combined (their memory layouts differ) or can't be made from text.
-        return ours
-    return made
+# Whatever the user's class does with its attributes: these are told in one way only.
+_OWN_WAYS: dict[str, Any] = {
+    "__init__": Exception.__init__,
+    "__str__": Exception.__str__,
+    "__repr__": Exception.__repr__,
+    "__eq__": Exception.__eq__,
+    "__hash__": Exception.__hash__,
+    "__setattr__": Exception.__setattr__,
+    "args": vars(BaseException)["args"],
+}
+_OWN_WAYS["__reduce_ex__"] = lambda error, _: _reduced(error)
+_TRAVELS = frozenset({"__notes__", "report", "errors"})
+_ITS_OWN = _TRAVELS | {"args", "rankplan_raised_at"}
+
+
+def _reduced(error: BaseException, _: SupportsIndex = 2) -> tuple[Any, ...]:
+    """How an error is pickled whose type was made here: it is made again where it arrives."""
+    ours = next(base for base in type(error).__mro__ if "[" not in base.__name__)
+    kept = {name: value for name, value in vars(error).items() if name in _TRAVELS}
+    if "errors" in kept:
+        kept["errors"] = {rank: _fit(each) for rank, each in kept["errors"].items()}
+    return _again, (ours, _fit(error.__cause__), str(error), kept)
+
+
+def _fit(error: Any) -> Any:
+    return fit_to_travel(error) if isinstance(error, Exception) else error
+
+
+def _again(
+    ours: type[ExecutionError], cause: BaseException | None, text: str, kept: Mapping[str, object]
+) -> ExecutionError:
+    error = _both(ours, cause, text)
+    vars(error).update(kept)
+    error.__cause__ = cause
+    return error

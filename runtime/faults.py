@@ -6,9 +6,33 @@ from enum import StrEnum
 
 from attrs import field, frozen
 
-__all__ = ["Fault", "FaultKind", "FaultRates", "Faults"]
+from planner.findings import Findings
+from planner.whole_numbers import whole_number
+
+__all__ = ["Fault", "FaultKind", "FaultRates", "Faults", "check_seconds"]
 
 _STRUCK_KEPT = 10_000
+_RATES = ("death", "hang", "slow", "lost", "raises")
+
+
+def _anything(value: object) -> object:
+    """What a caller gave, who may not check types."""
+    return value
+
+
+def _is_count(value: object) -> bool:
+    number = whole_number(value)
+    return number is not None and number >= 0
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def check_seconds(findings: Findings, path: str, value: object) -> None:
+    """Note that something is not a time, if it is none."""
+    if not (isinstance(value, int | float) and _is_number(value) and value >= 0):
+        findings.add(path, f"{value!r} is not a time", "give seconds, 0 or more")
 
 
 class FaultKind(StrEnum):
@@ -46,6 +70,27 @@ class Fault:
     seconds: float = 0.0
     error: Exception = field(factory=lambda: RuntimeError("injected fault"))
 
+    def __attrs_post_init__(self) -> None:
+        findings = Findings("fault")
+        kind, method, error = _anything(self.kind), _anything(self.method), _anything(self.error)
+        if not isinstance(kind, FaultKind):
+            kinds = ", ".join(f"FaultKind.{kind.name}" for kind in FaultKind)
+            findings.add("kind", f"{kind!r} is not a FaultKind", f"give one of {kinds}")
+        if self.rank is not None and not _is_count(self.rank):
+            findings.add("rank", f"{self.rank!r} is not a rank", "give 0 or more, or None for all")
+        if method is not None and not isinstance(method, str):
+            findings.add("method", f"{method!r} is not a name", "give one, or None for all")
+        if not _is_count(self.call):
+            findings.add(
+                "call",
+                f"{self.call!r} is not a number of a call",
+                "count from 1, or give 0 for every call",
+            )
+        check_seconds(findings, "seconds", self.seconds)
+        if not isinstance(error, Exception):
+            findings.add("error", f"{error!r} is not an exception", "give one")
+        findings.check()
+
 
 @frozen(kw_only=True)
 class FaultRates:
@@ -68,6 +113,27 @@ class FaultRates:
     raises: float = 0.0
     slow_seconds: float = 5.0
     methods: frozenset[str] = frozenset()
+
+    def __attrs_post_init__(self) -> None:
+        findings = Findings("rates of faults")
+        rates = {name: getattr(self, name) for name in _RATES}
+        chances = {
+            name: rate for name, rate in rates.items() if _is_number(rate) and 0 <= rate <= 1
+        }
+        for name, rate in rates.items():
+            if name not in chances:
+                findings.add(name, f"{rate!r} is not a chance", "give a number from 0 to 1")
+        if sum(chances.values()) > 1.0 + 1e-9:
+            findings.add(
+                ", ".join(name for name, rate in chances.items() if rate),
+                f"together they are {sum(chances.values()):g}, and a call has one fault at most",
+                "let them add up to 1 or less",
+            )
+        check_seconds(findings, "slow_seconds", self.slow_seconds)
+        methods = _anything(self.methods)
+        if not isinstance(methods, frozenset | set):
+            findings.add("methods", f"{methods!r} is not a set of names", "give frozenset({'add'})")
+        findings.check()
 
 
 @frozen(eq=False)

@@ -130,9 +130,7 @@ def _sorted_out(
     pending = tuple(rank for rank in references if rank not in values and rank not in errors)
     waiting = {rank: references[rank] for rank in pending}
     seconds = None if begun is None else backend.now() - begun
-    return Gathered(
-        values=values, errors=errors, pending=pending, waiting=waiting, seconds=seconds
-    )
+    return Gathered(values=values, errors=errors, pending=pending, waiting=waiting, seconds=seconds)
 
 
 def check_timeout(subject: str, timeout: object) -> None:

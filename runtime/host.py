@@ -23,6 +23,7 @@ import ray
 
 from runtime.inherited import drop_inherited
 from runtime.node_facts import Door, bind_process, look, reachable
+from runtime.raised import fit_to_travel
 from runtime.vitals import Vitals
 from runtime.worker_class import configures, describe_class, extend_search_path, load_class
 
@@ -146,19 +147,30 @@ class _Body:
             given: Any = args if isinstance(place, int) else kwargs
             yield method, self._bound(method)(given[place]), partial(given.__setitem__, place)
 
-    @contextlib.contextmanager
-    def _named(self, method: str) -> Iterator[None]:
+    def _named(self, method: str) -> "_Named":
         """Put the rank's identity on whatever the user's code raises."""
-        self._vitals.began(method)
-        try:
-            yield
-        except Exception as error:
-            error.add_note(f"raised by {self._identity} in {method}()")
-            with contextlib.suppress(AttributeError):
-                error.rankplan_raised_at = time.time()  # type: ignore[attr-defined]
-            raise
-        finally:
-            self._vitals.ended()
+        return _Named(self._vitals, method, self._identity)
+
+
+class _Named:
+    """A call of the user's code."""
+
+    def __init__(self, vitals: Vitals, method: str, identity: str) -> None:
+        self._vitals, self._method, self._identity = vitals, method, identity
+
+    def __enter__(self) -> None:
+        self._vitals.began(self._method)
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._vitals.ended()
+        if isinstance(error, Exception):
+            # Its class may guard its attributes.
+            with contextlib.suppress(Exception):
+                error.add_note(f"raised by {self._identity} in {self._method}()")
+            vars(error)["rankplan_raised_at"] = time.time()
+            sent = fit_to_travel(error)
+            if sent is not error:
+                raise sent from sent.__cause__
 
 
 class Host(_Body):

@@ -11,8 +11,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +34,18 @@ _CURRENT: "ContextVar[Process | None]" = ContextVar("_CURRENT", default=None)
 
 class _ExitError(BaseException):
     """The worker's code ends its process."""
+
+
+_LEAVING = (_ExitError, SystemExit)
+_RAISED = (Exception, KeyboardInterrupt)
+
+
+def _why_left(left: BaseException) -> str:
+    if isinstance(left, SystemExit):
+        code = left.code
+        # Ray says it so.
+        return f"it exits with an exit code {code if isinstance(code, int) else int(bool(code))}"
+    return str(left)
 
 
 class Process:
@@ -137,20 +148,10 @@ class Process:
             job.fail(ProcessDiedError(why))
         self.world.gone(self)
 
-    @contextmanager
-    def inside(self) -> Iterator[None]:
+    def inside(self) -> "_Being":
         """Be this process: its environment and pid, and virtual time."""
-        kept = [getattr(owner, name) for owner, name, _ in self._swaps]
-        token = _CURRENT.set(self)
         self._slept = 0.0
-        for owner, name, value in self._swaps:
-            setattr(owner, name, value)
-        try:
-            yield
-        finally:
-            for (owner, name, _), value in zip(self._swaps, kept, strict=True):
-                setattr(owner, name, value)
-            _CURRENT.reset(token)
+        return _Being(self, self._swaps)
 
     def _now(self) -> float:
         return self.world.time.now + self._slept
@@ -185,9 +186,9 @@ class Process:
                 self._end(job, seconds, lambda: job.fail(copied(error)))
             case FaultKind.LOST_RESULT:
                 lost = ObjectLostError("0" * 56, None, "")
-                self._run(job, args, kwargs, seconds, lambda _: job.fail(lost))
+                self._run(job, args, kwargs, seconds, lost)
             case _:
-                self._run(job, args, kwargs, seconds, job.succeed)
+                self._run(job, args, kwargs, seconds, None)
 
     def _run(
         self,
@@ -195,17 +196,28 @@ class Process:
         args: list[Any],
         kwargs: dict[str, Any],
         seconds: float,
-        answer: Callable[[object], None],
+        lost: Exception | None,
     ) -> None:
+        """Run a call; where its answer is lost, an error comes in place of it."""
+
+        def answer(value: object) -> None:
+            if lost is not None:
+                job.fail(lost)
+            elif job.stream is not None:
+                job.stream.finish()
+            else:
+                job.succeed(value)
+
         entry = getattr(self.body, job.entry)
         if self.is_asynchronous:
             if job.stream is not None:
-                running = _streamed(self, job, job.stream, entry(*args, **kwargs), seconds)
+                values = entry(*args, **kwargs)
+                running = _streamed(self, job, job.stream, values, seconds, answer)
             else:
                 running = _awaited(self, job, entry(*args, **kwargs), seconds, answer)
             self.world.run_task(self, running)
         elif job.stream is not None:
-            self._produce(job, job.stream, entry(*args, **kwargs), seconds)
+            self._produce(job, job.stream, entry(*args, **kwargs), seconds, answer)
         else:
             self._call(job, lambda: entry(*args, **kwargs), seconds, answer)
 
@@ -219,16 +231,21 @@ class Process:
         try:
             with self.inside():
                 value = run()
-        except Exception as error:  # noqa: BLE001  # whatever the user's code raises
+        except _RAISED as error:
             failed = copied(error)
             self._end(job, seconds + self._slept, lambda: job.fail(failed))
-        except (_ExitError, SystemExit) as left:
+        except _LEAVING as left:
             self._leave(left, seconds + self._slept)
         else:
             self._end(job, seconds + self._slept, lambda: answer(value))
 
     def _produce(
-        self, job: Job, stream: Stream, values: Generator[object, None, None], seconds: float
+        self,
+        job: Job,
+        stream: Stream,
+        values: Generator[object, None, None],
+        seconds: float,
+        answer: Callable[[object], None],
     ) -> None:
         def produce() -> None:
             if self.death is not None:
@@ -241,11 +258,11 @@ class Process:
                 with self.inside():
                     item.set(next(values))
             except StopIteration:
-                self._end(job, self._slept, stream.finish)
-            except Exception as error:  # noqa: BLE001  # whatever the user's code raises
+                self._end(job, self._slept, lambda: answer(None))
+            except _RAISED as error:
                 failed = copied(error)
                 self._end(job, self._slept, lambda: job.fail(failed))
-            except (_ExitError, SystemExit) as left:
+            except _LEAVING as left:
                 self._leave(left, self._slept)
             else:
                 self.world.after(self._slept, lambda: arrived(item))
@@ -258,8 +275,7 @@ class Process:
         self.world.after(seconds, produce)
 
     def _leave(self, left: BaseException, seconds: float) -> None:
-        why = str(left) if isinstance(left, _ExitError) else f"it left with exit code {left}"
-        self.world.after(seconds, lambda: self.die(why))
+        self.world.after(seconds, lambda: self.die(_why_left(left)))
 
     def _end(self, job: Job, seconds: float, finish: Callable[[], None]) -> None:
         def ended() -> None:
@@ -285,6 +301,24 @@ class Process:
         self.world.after(0.0, self.go_on)
 
 
+class _Being:
+    """While it lasts, a process is in the place of this one."""
+
+    def __init__(self, process: Process, swaps: tuple[tuple[Any, str, Any], ...]) -> None:
+        self._process, self._swaps = process, swaps
+
+    def __enter__(self) -> None:
+        self._kept = [getattr(owner, name) for owner, name, _ in self._swaps]
+        self._token = _CURRENT.set(self._process)
+        for owner, name, value in self._swaps:
+            setattr(owner, name, value)
+
+    def __exit__(self, *error: object) -> None:
+        for (owner, name, _), value in zip(self._swaps, self._kept, strict=True):
+            setattr(owner, name, value)
+        _CURRENT.reset(self._token)
+
+
 async def _awaited(
     process: Process,
     job: Job,
@@ -295,10 +329,10 @@ async def _awaited(
     try:
         await asyncio.sleep(seconds)
         value = await running
-    except Exception as error:  # noqa: BLE001  # whatever the user's code raises
+    except _RAISED as error:
         job.fail(copied(error))
-    except (_ExitError, SystemExit) as left:
-        process.die(str(left))
+    except _LEAVING as left:
+        process.die(_why_left(left))
     else:
         answer(value)
     finally:
@@ -312,6 +346,7 @@ async def _streamed(
     stream: Stream,
     values: AsyncGenerator[object, None],
     seconds: float,
+    answer: Callable[[object], None],
 ) -> None:
     try:
         await asyncio.sleep(seconds)
@@ -325,12 +360,12 @@ async def _streamed(
             if stream.is_finished:
                 break
         await values.aclose()
-    except Exception as error:  # noqa: BLE001  # whatever the user's code raises
+    except _RAISED as error:
         job.fail(copied(error))
-    except (_ExitError, SystemExit) as left:
-        process.die(str(left))
+    except _LEAVING as left:
+        process.die(_why_left(left))
     else:
-        stream.finish()
+        answer(None)
     finally:
         process.running.pop(job, None)
 

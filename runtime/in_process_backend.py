@@ -29,6 +29,9 @@ from runtime.worker_class import ask_configure_worker, probe_class
 
 __all__ = ["InProcessActor", "InProcessGroup", "World"]
 
+_MOST_STANDING = 16
+"""How many processes are named when nothing will happen any more."""
+
 _SMALL = 100 * 1024
 """Up to how many bytes a value comes to its caller by itself."""
 
@@ -114,7 +117,7 @@ class World:
     def __attrs_post_init__(self) -> None:
         source = Random(self.seed)  # noqa: S311  # a simulation
         object.__setattr__(self, "random", source)
-        object.__setattr__(self, "time", VirtualTime(source))
+        object.__setattr__(self, "time", VirtualTime(source, self._standing))
 
     # What processes need.
 
@@ -146,6 +149,20 @@ class World:
             following = loop.settle()
             if following is not None:
                 self.time.at(following, self._settle)
+
+    def _standing(self) -> list[str]:
+        """The calls that have not answered, and on which ranks; for people."""
+        found: list[str] = []
+        for name, process in self.processes.items():
+            calls = [f"{method}() since {since:g} s" for method, since in process.running.values()]
+            if process.queued:
+                calls.append(f"{process.queued} calls that have not begun")
+            if calls:
+                who = f"{name}, rank {process.rank}" if process.rank >= 0 else name
+                state = ", stopped" if process.is_stopped else ""
+                found.append(f"{who}{state}: {', '.join(calls)}")
+        more = len(found) - _MOST_STANDING
+        return found[:_MOST_STANDING] + ([f"and {more} more"] if more > 0 else [])
 
     def close(self) -> None:
         """End everything."""

@@ -10,8 +10,9 @@ from typing import Any, Protocol, Self
 
 from attrs import frozen
 from ray import cloudpickle
-from ray.exceptions import ActorDiedError
+from ray.exceptions import ActorDiedError, TaskCancelledError
 
+from runtime.raised import fit_to_travel
 from runtime.virtual_time import VirtualTime
 
 __all__ = [
@@ -115,6 +116,8 @@ class Stream:
         self.world = world
         self.items: deque[Item] = deque()
         self.is_finished = False
+        self.done_at: int | None = None
+        self.error: BaseException | None = None
         self._limit = limit
         self._resume: Callable[[], None] | None = None
 
@@ -150,6 +153,9 @@ class Stream:
             item = Item(self.world)
             item.fail(error)
             self.items.append(item)
+            self.error = error
+        if not self.is_finished:
+            self.done_at = next(_COMPLETIONS)
         self.is_finished = True
         self._go_on()
 
@@ -166,12 +172,26 @@ class StreamEnd:
     """Stands for the end of a stream on its worker; it has no value."""
 
     stream: Stream
-    error: BaseException | None = None
 
     @property
     def is_ready(self) -> bool:
         """Whether the worker is through."""
         return self.stream.is_finished
+
+    @property
+    def done_at(self) -> int | None:
+        """When it was, among all completions."""
+        return self.stream.done_at
+
+    @property
+    def error(self) -> BaseException | None:
+        """What the stream ended with, if it did not end well."""
+        return self.stream.error
+
+    def load(self) -> None:
+        """Nothing; raises the error that the stream ended with."""
+        if self.stream.error is not None:
+            raise self.stream.error
 
 
 class Job:
@@ -230,14 +250,13 @@ class Job:
             self.fail(error)
 
 
-def copied(error: Exception) -> Exception:
-    """An exception as it arrives from another process; its traceback stays, for people."""
-    try:
-        copied_error: object = pickle.loads(cloudpickle.dumps(error))  # noqa: S301
-    except Exception:  # noqa: BLE001  # any type: it is the user's
-        copied_error = None
-    if not isinstance(copied_error, Exception):
-        copied_error = RuntimeError(f"{type(error).__name__}: {error} (it can't be serialised)")
+def copied(error: Exception | KeyboardInterrupt) -> Exception:
+    """An exception as it arrives from another process; its traceback stays, for people.
+
+    For ``KeyboardInterrupt`` it is what Ray makes of it: the worker goes on.
+    """
+    sent = TaskCancelledError() if isinstance(error, KeyboardInterrupt) else fit_to_travel(error)
+    copied_error: Exception = pickle.loads(cloudpickle.dumps(sent))  # noqa: S301
     return copied_error.with_traceback(error.__traceback__)
 
 

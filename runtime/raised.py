@@ -9,6 +9,7 @@ Travels to the workers by value, as ``host`` does: the standard library and Ray 
 """
 
 import contextlib
+import inspect
 import pickle
 import sys
 import traceback
@@ -16,11 +17,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ray import cloudpickle
-from ray.exceptions import RayError
+from ray.exceptions import RayTaskError
 
-__all__ = ["arrived", "bare", "fit_to_travel", "state_of"]
+__all__ = ["arrived", "bare", "fit_to_travel", "put", "state_of"]
 
-LARGEST = 24_000
+LARGEST = 20_000
 """Bytes of an exception, and of its traceback as text: more is cut. Ray notices errors of more
 than 100 KiB, which hold both several times over, only when every other answer is there."""
 
@@ -31,6 +32,9 @@ MOST_PARTS = 100
 """How many attributes an exception keeps that is cut."""
 
 _REDUCE = "__reduce_ex__"
+_CHAIN = ("__traceback__", "__cause__", "__context__", "__suppress_context__")
+_EVERYWHERE = frozenset({"builtins", "ray"})
+_NO_STATE = frozenset({BaseException, Exception, BaseExceptionGroup, ExceptionGroup, object})
 
 
 class _Way:
@@ -52,12 +56,12 @@ def fit_to_travel(error: Exception) -> Exception:
     what can't be serialised arrives as text.
     """
     kind = type(error)
-    if isinstance(error, RayError) or _REDUCE in vars(error):
+    if isinstance(error, RayTaskError) or _REDUCE in vars(error):
         return error
     whole = _pickled(error)
     is_large = len(whole) > LARGEST or _told(error) > LARGEST
     survives = _survives(error, whole)
-    if survives and not is_large and kind.__module__ == "builtins":
+    if survives and not is_large and kind.__module__.partition(".")[0] in _EVERYWHERE:
         return error
     if is_large:
         error = _smaller(error)
@@ -68,7 +72,7 @@ def fit_to_travel(error: Exception) -> Exception:
     facts = (
         whole if survives else b"",
         tuple((base.__module__, base.__qualname__, _pickled(base)) for base in bases),
-        tuple(map(_part, error.args)),
+        tuple(map(_part, _args(error))),
         tuple((name, _part(value)) for name, value in state_of(error).items()),
         text,
     )
@@ -118,7 +122,9 @@ def arrived(
             error = _put_together(stand_in, values, attributes)
             if error is not None:
                 if found:
-                    error.add_note(f"stands for {module}.{name}, which can't be imported here")
+                    notes = getattr(error, "__notes__", [])
+                    told = f"stands for {module}.{name}, which can't be imported here"
+                    put(error, "__notes__", [*notes, told])
                 vars(error)[_REDUCE] = _Way(facts)
                 return error
     return RuntimeError(f"{module}.{name}: {text}")
@@ -130,21 +136,48 @@ def bare(kind: Any, args: Sequence[object]) -> Any:
     Raises:
         TypeError: The type can't be made so.
     """
-    built_in = next(base for base in kind.__mro__ if base.__module__ == "builtins")
+    built_in = _built_in(kind)
     error = built_in.__new__(kind, *args)
     built_in.__init__(error, *args)
     return error
 
 
 def state_of(error: BaseException) -> dict[str, object]:
-    """The attributes that an exception has of its own, also those in slots."""
+    """The attributes that an exception has of its own, also those that are no part of its dict."""
     state = {name: value for name, value in vars(error).items() if name != _REDUCE}
     for base in type(error).__mro__:
-        slots = vars(base).get("__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else tuple(slots):
-            if name not in {"__dict__", "__weakref__"} and hasattr(error, name):
-                state[name] = getattr(error, name)
+        if base in _NO_STATE:
+            continue
+        for name, there in vars(base).items():
+            # Slots, and what the built-in ones keep in C, such as ``errno``.
+            if inspect.ismemberdescriptor(there) or name == "characters_written":
+                with contextlib.suppress(Exception):
+                    state[name] = there.__get__(error, type(error))
     return state
+
+
+def put(error: BaseException, name: str, value: object) -> None:
+    """Set an attribute, whatever the exception's class does to guard it."""
+    try:
+        object.__setattr__(error, name, value)
+    except Exception:  # noqa: BLE001  # a property, or one that can only be read
+        vars(error)[name] = value
+
+
+def _built_in(kind: type) -> Any:
+    base: Any = kind
+    while base.__module__ != "builtins":
+        base = base.__base__
+    return base
+
+
+def _args(error: Exception) -> tuple[object, ...]:
+    """What its built-in type is made from; for an ``OSError`` that is more than ``args``."""
+    try:
+        _, args, *_ = _built_in(type(error)).__reduce__(error)
+    except Exception:  # noqa: BLE001  # any type: it is the user's
+        return error.args
+    return tuple(args)
 
 
 def _put_together(
@@ -155,16 +188,13 @@ def _put_together(
     except Exception:  # noqa: BLE001  # any type: it is the user's
         return None
     for name, value in attributes.items():
-        try:
-            object.__setattr__(error, name, value)
-        except Exception:  # noqa: BLE001  # a property, or a class that guards its attributes
-            vars(error)[name] = value
+        put(error, name, value)
     return error
 
 
 def _smaller(error: Exception) -> Exception:
     """One of the same type with its texts cut, where it stands."""
-    args = tuple(map(_cut_value, error.args))
+    args = tuple(map(_cut_value, _args(error)))
     attributes = {
         name: _cut_value(value) for name, value in list(state_of(error).items())[:MOST_PARTS]
     }
@@ -173,11 +203,11 @@ def _smaller(error: Exception) -> Exception:
         kind = type(error)
         name = f"{kind.__module__}.{kind.__qualname__}"
         made = RuntimeError(f"{name}: {_cut(_text(error))}")
-    made.__traceback__ = error.__traceback__
-    made.__cause__, made.__context__ = error.__cause__, error.__context__
-    made.__suppress_context__ = error.__suppress_context__
+    for name in _CHAIN:
+        put(made, name, getattr(error, name))
     if _told(made) > LARGEST:
-        made.__cause__, made.__context__ = None, None
+        put(made, "__cause__", None)
+        put(made, "__context__", None)
     return made
 
 

@@ -45,6 +45,7 @@ from runtime import (
     inherited,
     node_facts,
     probes,
+    raised,
     vitals,
     worker_class,
 )
@@ -74,6 +75,7 @@ _PARSER = threading.Lock()
 # Hosts and handles travel by value: the other side may not have rankplan installed.
 cloudpickle.register_pickle_by_value(host)
 cloudpickle.register_pickle_by_value(inherited)
+cloudpickle.register_pickle_by_value(raised)
 cloudpickle.register_pickle_by_value(worker_class)
 cloudpickle.register_pickle_by_value(handle)
 cloudpickle.register_pickle_by_value(probes)

@@ -16,6 +16,7 @@ native code that reads the environment.
 
 import threading
 from collections.abc import Sequence
+from signal import Signals
 from types import TracebackType
 from typing import Any, Self
 
@@ -24,7 +25,8 @@ from planner.gpu_ledger import BundleShare, GpuLedger
 from planner.group import FULL_GPU
 from planner.inventory import BundleFacts
 from planner.virtual_cluster import ClusterSpec, plan_cluster
-from runtime.faults import Fault, FaultKind, FaultRates, Faults
+from planner.whole_numbers import whole_number
+from runtime.faults import Fault, FaultKind, FaultRates, Faults, check_seconds
 from runtime.group import RayWorkerGroup
 from runtime.in_process import Process
 from runtime.in_process_backend import InProcessGroup, World
@@ -37,6 +39,30 @@ __all__ = [
     "InProcessCluster",
     "NothingWillHappenError",
 ]
+
+
+def _check(seed: object, faults: object, rates: object, spare_nodes: object) -> None:
+    findings = Findings("in-process cluster")
+    if whole_number(seed) is None:
+        findings.add("seed", f"{seed!r} is not a whole number", "give one")
+    if isinstance(faults, Sequence) and not isinstance(faults, str):
+        for place, fault in enumerate(faults):
+            if not isinstance(fault, Fault):
+                findings.add(f"faults[{place}]", f"{fault!r} is not a Fault", "give a Fault")
+    else:
+        findings.add("faults", f"{faults!r} is not a list of faults", "give [Fault(...)]")
+    if rates is not None and not isinstance(rates, FaultRates):
+        findings.add("rates", f"{rates!r} is not FaultRates", "give FaultRates(...), or None")
+    spares = whole_number(spare_nodes)
+    if spares is None or spares < 0:
+        findings.add("spare_nodes", f"{spare_nodes!r} is not a number of nodes", "give 0 or more")
+    findings.check()
+
+
+def _range_text(numbers: Sequence[int]) -> str:
+    """Numbers for people: ``0 to 3``."""
+    whole = list(numbers) == list(range(len(numbers)))
+    return f"0 to {len(numbers) - 1}" if whole else ", ".join(map(str, numbers))
 
 
 class InProcessCluster:
@@ -80,6 +106,7 @@ class InProcessCluster:
             name=name,
             strategy=placement_group_strategy,
         )
+        _check(seed, faults, rates, spare_nodes)
         self._world = World(seed, Faults(tuple(faults), rates or FaultRates()))
         self._groups: list[InProcessGroup] | None = None
         self._unified = False
@@ -221,21 +248,36 @@ class InProcessCluster:
             self._ledger = self._ledger.without_group(group)
 
     def pause(self, seconds: float) -> None:
-        """Let virtual time pass."""
+        """Let virtual time pass.
+
+        Raises:
+            PlanError: That is not a time.
+        """
+        findings = Findings("pause")
+        check_seconds(findings, "seconds", seconds)
+        findings.check()
         self._world.pause(seconds)
 
     def kill_worker(self, group: RayWorkerGroup, rank: int, signal: str = "SIGKILL") -> None:
-        """Kill a rank's process now."""
+        """Kill a rank's process now.
+
+        Raises:
+            PlanError: There is no such rank, or no such signal.
+        """
+        if signal not in Signals.__members__:
+            Findings("kill_worker").fail(
+                "signal", f"there is no signal {signal!r}", "name one such as 'SIGKILL'"
+            )
         with self._world.lock:
-            self._process(group, rank).die(f"its process was ended by {signal}")
+            self._process("kill_worker", group, rank).die(f"its process was ended by {signal}")
 
     def stop_worker(self, group: RayWorkerGroup, rank: int) -> None:
         """Freeze a rank's process, as SIGSTOP does."""
-        self._process(group, rank).stop()
+        self._process("stop_worker", group, rank).stop()
 
     def continue_worker(self, group: RayWorkerGroup, rank: int) -> None:
         """Let a frozen process run again."""
-        self._process(group, rank).go()
+        self._process("continue_worker", group, rank).go()
 
     def state_of(self, group: RayWorkerGroup, rank: int) -> Any:
         """A rank's own object, to look into: the one thing that no real cluster offers.
@@ -243,15 +285,24 @@ class InProcessCluster:
         Raises:
             LookupError: Its process is dead.
         """
-        body = self._process(group, rank).body
+        body = self._process("state_of", group, rank).body
         if body is None:
             raise LookupError(f"rank {rank} of {group.name!r} is dead")
         return body._worker
 
     def kill_node(self, node: int) -> None:
-        """Lose a node, with every process on it; its bundles move to a spare one, if there is."""
+        """Lose a node, with every process on it; its bundles move to a spare one, if there is.
+
+        Raises:
+            PlanError: There is no such node.
+        """
         with self._world.lock:
             node_id = f"node-{node}"
+            if isinstance(node, bool) or node_id not in self._world.nodes:
+                there = sorted(int(each.removeprefix("node-")) for each in self._world.nodes)
+                Findings("kill_node").fail(
+                    "node", f"there is no node {node!r}", f"name one of {_range_text(there)}"
+                )
             self._world.dead_nodes.add(node_id)
             if self._spares:
                 spare = self._spares.pop(0)
@@ -263,7 +314,14 @@ class InProcessCluster:
                 if process.node_id == node_id:
                     process.die("its node has died")
 
-    def _process(self, group: RayWorkerGroup, rank: int) -> Process:
+    def _process(self, what: str, group: RayWorkerGroup, rank: int) -> Process:
+        number = whole_number(rank)
+        if number is None or not 0 <= number < len(group.actors):
+            Findings(what).fail(
+                "rank",
+                f"there is no rank {rank!r}",
+                f"name one of {_range_text(range(len(group.actors)))}",
+            )
         return self._world.process_of(group.actors[rank])
 
     def shutdown(self) -> bool:

@@ -22,8 +22,7 @@ def wait_all(*futures: CallFuture[Any], timeout: float | None = None) -> None:
     """Wait until all calls have returned; the first failure of any is raised at once.
 
     So that a group does not wait for ever for another one that has failed. Results that are
-    large stay where they are: ``held()`` afterwards moves nothing here. So an error larger than
-    100 KiB, which looks like a large result, is raised by ``result()`` only.
+    large stay where they are: ``held()`` afterwards moves nothing here.
 
     Args:
         futures: What ``group.call`` gave.

@@ -5,7 +5,7 @@ import heapq
 import itertools
 import random
 import selectors
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import field, frozen
@@ -14,6 +14,13 @@ __all__ = ["NothingWillHappenError", "VirtualLoop", "VirtualTime"]
 
 MOST_IDLE_WAITS = 1_000
 """How many waits in a row may pass in which nothing at all is under way."""
+
+
+FREE_LOOKS = 10
+"""How many looks in a row find nothing before looking takes time."""
+
+LOOK_SECONDS = 0.001
+"""How long the first look takes that does; each further one takes twice as long."""
 
 
 class NothingWillHappenError(RuntimeError):
@@ -26,12 +33,16 @@ class VirtualTime:
 
     Attributes:
         random: What every choice is drawn from.
+        standing: Says, a line for each, what waits when nothing will happen any more.
     """
 
     random: random.Random
+    standing: Callable[[], Sequence[str]] = field(default=tuple)
     _events: list[tuple[float, float, int, Callable[[], None]]] = field(factory=list, init=False)
     _numbers: "itertools.count[int]" = field(factory=itertools.count, init=False)
-    _state: dict[str, float] = field(factory=lambda: {"now": 0.0, "idle": 0}, init=False)
+    _state: dict[str, float] = field(
+        factory=lambda: {"now": 0.0, "idle": 0, "looks": 0}, init=False
+    )
 
     @property
     def now(self) -> float:
@@ -40,12 +51,15 @@ class VirtualTime:
 
     def at(self, when: float, action: Callable[[], None]) -> None:
         """Have something happen at a time, now at the earliest."""
-        self._state["idle"] = 0
+        self._state["idle"] = self._state["looks"] = 0
         event = (max(when, self.now), self.random.random(), next(self._numbers), action)
         heapq.heappush(self._events, event)
 
     def run_until(self, is_done: Callable[[], bool], ends: float | None) -> bool:
         """Let time pass until something holds, or until a time.
+
+        A time that is now makes it a look, which takes no time. One who looks again and again
+        waits in fact: after some looks in a row that find nothing, looking takes time too.
 
         Returns:
             Whether it holds.
@@ -53,6 +67,13 @@ class VirtualTime:
         Raises:
             NothingWillHappenError: It can never hold.
         """
+        if is_done():
+            self._state["looks"] = 0
+            return True
+        if ends is None or ends > self.now:
+            self._state["looks"] = 0
+        else:
+            ends = self._end_of_look()
         while not is_done():
             if not self._events:
                 return self._idle(ends)
@@ -64,12 +85,22 @@ class VirtualTime:
             action()
         return True
 
+    def _end_of_look(self) -> float:
+        looks = self._state["looks"] = self._state["looks"] + 1
+        if looks <= FREE_LOOKS:
+            return self.now
+        longer: float = 2.0 ** min(looks - FREE_LOOKS - 1, 30)
+        after = self.now + LOOK_SECONDS * longer
+        following = self._events[0][0] if self._events else after
+        return max(self.now, min(after, following))
+
     def _idle(self, ends: float | None) -> bool:
         self._state["idle"] += 1
         if ends is None or self._state["idle"] > MOST_IDLE_WAITS:
+            waiting = "".join(f"\n  {line}" for line in self.standing())
             raise NothingWillHappenError(
                 f"at {self.now:g} s of virtual time nothing is under way any more, and something "
-                "waits for ever: give it a deadline"
+                f"waits for ever: give it a deadline{waiting}"
             )
         self._state["now"] = max(self.now, ends)
         return False

@@ -31,6 +31,11 @@ class Watch:
     values: dict[int, Any] = field(factory=dict, init=False)
     errors: dict[int, BaseException] = field(factory=dict, init=False)
     returned: list[int] = field(factory=list, init=False)
+    _begun: float = field(init=False)
+
+    @_begun.default
+    def _now(self) -> float:
+        return self.backend.now()
 
     def look(self, seconds: float) -> bool:
         """Whether some have answered now; waits for the first."""
@@ -98,6 +103,7 @@ class Watch:
             errors=self.errors,
             pending=tuple(waiting),
             waiting=waiting,
+            seconds=self.backend.now() - self._begun,
         )
 
 

@@ -345,6 +345,30 @@ def test_a_lost_result_is_an_error_and_not_sent_again() -> None:
         assert _all(group, "total") == [5, 5]
 
 
+def test_a_stream_whose_answer_is_lost_ends_with_an_error() -> None:
+    """Its values have come; that it is over never does."""
+    lost = Fault(kind=FaultKind.LOST_RESULT, rank=1, method="count")
+    with InProcessCluster([2], faults=[lost]) as cluster, _group(cluster) as group:
+        stream = group.call("count", upto=2)
+        with pytest.raises(WorkerGroupError) as caught:
+            stream.by_rank()
+        assert caught.value.report.failed == (1,)
+        assert stream.collected[1] == [100, 101]
+
+
+def test_the_other_streams_of_a_lost_node_are_looked_at() -> None:
+    """The error says how each of them ended."""
+    with InProcessCluster([2, 2]) as cluster, _group(cluster) as group:
+        stream = group.call("drip", upto=9, seconds=10.0)
+        cluster.pause(5.0)
+        cluster.kill_node(1)
+        with pytest.raises(WorkerGroupError) as caught:
+            stream.by_rank()
+        assert caught.value.report.failed == (2, 3)
+        assert caught.value.report.running == (0, 1)
+        group.end()
+
+
 def test_faults_strike_where_they_are_told() -> None:
     """The third call dies on rank 0; the second is slow on rank 1."""
     faults = [

@@ -146,3 +146,25 @@ def test_every_rank_is_accounted_for_once(called: list[int], data: st.DataObject
     assert sorted([*report.failed, *report.finished, *report.running]) == sorted(called)
     messages = [cause.message for cause, _ in report.causes]
     assert len(messages) == len(set(messages))
+
+
+def test_a_long_message_is_cut_in_the_text_and_whole_in_the_report() -> None:
+    """The text says how much more there is."""
+    message = "\n".join(["a" * 300] * 30)
+    report = fold_failures("f()", [failed(0, message), failed(1, "b\n" * 40)], [0, 1], [])
+    lines = failure_text(report, {}).splitlines()
+    assert sum(len(line.strip()) for line in lines if "aaa" in line) < 2_100
+    assert f"({len(message) - 2_000:,} more characters)" in lines[7]
+    assert [line.strip() for line in lines[9:-1]] == ["b"] * 18
+    assert report.causes[0][0].message == message
+
+
+def test_many_causes_are_told_in_part() -> None:
+    """The ranks of the others are named; the report has all."""
+    report = fold_failures("f()", [failed(rank, f"on {rank}") for rank in range(64)], range(64), [])
+    lines = failure_text(report, {}).splitlines()
+    assert len(lines) == 10
+    assert lines[-1] == "  and 56 more causes on ranks 8-63"
+    assert len(report.causes) == 64
+    nine = fold_failures("f()", [failed(rank, f"on {rank}") for rank in range(9)], range(9), [])
+    assert failure_text(nine, {}).endswith("\n  and 1 more cause on rank 8")
