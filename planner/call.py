@@ -28,6 +28,7 @@ from planner.roles import (
     MicroBatches,
     PerRank,
     PerShard,
+    Reduce,
     Replicate,
     Result,
     Role,
@@ -335,7 +336,7 @@ def _returns(
     called: DispatchPlan,
     axes: tuple[str, ...],
 ) -> tuple[int, ...]:
-    if isinstance(result, AllByRank):
+    if isinstance(result, AllByRank) or (isinstance(result, Reduce) and not axes):
         pairs = zip(called.ranks, called.slices, strict=True)
         return tuple(rank for rank, number in pairs if number != DUMMY)
     per_shard = _cut(request, axes).returns

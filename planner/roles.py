@@ -145,6 +145,8 @@ REDUCTIONS = ("sum", "mean", "min", "max", "all", "any")
 class Reduce:
     """The results of all slices, folded into one; mappings field by field.
 
+    In a call without a sharded argument, the results of all ranks.
+
     Attributes:
         function: One of ``REDUCTIONS``; or the name of a function that the caller gives.
     """

@@ -9,7 +9,7 @@ import pytest
 from planner import NamedSharding
 from planner.call_requests import traffic
 from planner.findings import PlanError
-from planner.roles import MicroBatches, PerShard, Reduce, Shard
+from planner.roles import MicroBatches, PerRank, PerShard, Reduce, Shard
 from planner.slice_policies import Balanced, Padded
 from runtime import RayWorkerBuilder, RayWorkerGroup
 from runtime.call_results import ResultError
@@ -61,6 +61,13 @@ def test_a_function_of_the_callers_reduces(group: RayWorkerGroup) -> None:
     assert largest.call(BatchWorker.misreduced, np.ones(3)).result() == 2.0
     assert largest.using(returns=Reduce("min")).call(BatchWorker.total, np.ones(3)).result() == 1.0
     group.call(BatchWorker.take_kept).by_rank()
+
+
+def test_without_slices_the_results_of_all_ranks_are_reduced(group: RayWorkerGroup) -> None:
+    """There is nothing else that could be meant."""
+    values = group.using(roles={"value": PerRank()}, returns=sorted)
+    found = values.call("tell", [7, 5, 6, 4]).result()
+    assert found == [(0, 7, ""), (1, 5, ""), (2, 6, ""), (3, 4, "")]
 
 
 def test_results_of_another_size_are_refused(group: RayWorkerGroup) -> None:
