@@ -117,12 +117,14 @@ class RecoveryFacts:
         attempt: How many recoveries there were.
         free_slots: Placement group, bundle and node of bundles that hold no rank of the group,
             best first.
+        absent: Ranks that were given up: they are neither ended nor started.
     """
 
     failed: tuple[int, ...] = ()
     lost_nodes: tuple[str, ...] = ()
     attempt: int = 0
     free_slots: tuple[tuple[int, int, str], ...] = ()
+    absent: tuple[int, ...] = ()
 
 
 @frozen(kw_only=True)
@@ -249,7 +251,9 @@ def plan_recovery(
     findings.check()
     lost = frozenset(facts.lost_nodes)
     gone = {worker.rank for worker in plan.workers if worker.node_id in lost}.union(facts.failed)
-    struck = sorted({each for rank in gone for each in domain_of(plan, rank, policy.domain)})
+    absent = frozenset(facts.absent)
+    domains = {domain_of(plan, rank, policy.domain) for rank in gone - absent}
+    struck = sorted({rank for domain in domains for rank in domain} - absent)
     start, missing = _places(plan, struck, facts, generation)
     if facts.attempt >= policy.budget and struck:
         spent = (
@@ -257,7 +261,8 @@ def plan_recovery(
             "FailurePolicy.budget, or start a new group"
         )
         missing = [spent, *missing]
-    keep = tuple(rank for rank in range(plan.world_size) if rank not in set(struck))
+    left_out = absent.union(struck)
+    keep = tuple(rank for rank in range(plan.world_size) if rank not in left_out)
     moved = 0 in struck
     return RecoveryPlan(
         group=plan.group,

@@ -16,7 +16,13 @@ from runtime.preflight import Checks
 from runtime.ray_backend import RAY
 from runtime.starting import Ground, StartRequest
 
-__all__ = ["check_end_arguments", "check_group_arguments", "common_arguments", "start_request"]
+__all__ = [
+    "check_end_arguments",
+    "check_group_arguments",
+    "check_start_timeout",
+    "common_arguments",
+    "start_request",
+]
 
 
 def check_group_arguments(
@@ -128,6 +134,11 @@ def start_request(
         num_gpus_per_node=0 if known is None else known.num_gpus_per_node,
         checks=checks,
     )
+
+
+def check_start_timeout(start_timeout: object, findings: Findings) -> None:
+    """Record it when it is no time to start in."""
+    _check_seconds("start_timeout", start_timeout, findings)
 
 
 def check_end_arguments(timeout: object, force: object, findings: Findings) -> None:

@@ -150,8 +150,10 @@ class Calls:
             findings.add("buffer", f"{buffer!r} is not a number of values", _BUFFERS)
         elif buffer is not None and buffer < 1:
             findings.add("buffer", f"{buffer} values hold nothing", _BUFFERS)
-        if timeout is not None and timeout <= 0:
-            findings.add("timeout", f"{timeout} is not a time", "give seconds, more than 0")
+        limit: object = timeout
+        is_number = isinstance(limit, int | float) and not isinstance(limit, bool)
+        if limit is not None and not (is_number and isinstance(limit, int | float) and limit > 0):
+            findings.add("timeout", f"{limit!r} is not a time", "give seconds, more than 0")
         if isinstance(returns, type) and issubclass(returns, Result):
             findings.add("returns", f"{returns!r} is a class", f"give {returns.__name__}(...)")
         findings.check()

@@ -46,7 +46,7 @@ class Sender:
     backend: Backend
     admit: Callable[[Sequence[int]], None] = lambda _: None
     sent: Told = lambda *_: None
-    lock: AbstractContextManager[object] = field(factory=threading.RLock, init=False)
+    lock: AbstractContextManager[object] = field(factory=threading.RLock)
     _plans: dict[tuple[object, ...], DispatchPlan] = field(factory=dict, init=False)
     _checked: dict[tuple[object, ...], Method] = field(factory=dict, init=False)
     _entries_of: dict[tuple[str, bool], list[_Entry]] = field(factory=dict, init=False)

@@ -22,8 +22,9 @@ from planner.recovery import (
     serving_groups,
 )
 from planner.teardown import TeardownReport, plan_teardown
-from runtime.arguments import check_end_arguments
+from runtime.arguments import check_end_arguments, check_start_timeout
 from runtime.backend import Actor, Backend
+from runtime.calls import Sender
 from runtime.handle import WorkerHandle
 from runtime.health import Health
 from runtime.in_flight import InFlight
@@ -31,7 +32,7 @@ from runtime.lane import Lane
 from runtime.launching import Launched
 from runtime.recovering import RecoveryError, free_slots, start_again
 from runtime.roster import Roster
-from runtime.teardown import carry_out_teardown
+from runtime.teardown import carry_out_teardown, end
 
 __all__ = ["Care", "admission"]
 
@@ -56,6 +57,7 @@ class Care:
     _lane: Lane
     _health: Health
     _in_flight: InFlight
+    _sender: Sender
     _generation: int
     _recoveries: int
 
@@ -200,6 +202,7 @@ class Care:
             Exception: What ``restore`` raised. The ranks that were started count as broken then:
                 the next recovery starts them again.
         """
+        self._check_start(start_timeout)
         with self._mending:
             plan = self._recovery(timeout)
             if not plan.is_possible:
@@ -231,7 +234,9 @@ class Care:
     ) -> RecoveryPlan:
         """Give up tied groups that are not named, and start those that were given up.
 
-        The bundles stay reserved. Calls to ranks that were given up are refused.
+        The bundles stay reserved. Calls to ranks that were given up are refused;
+        ``run_all_workers_single_data`` and ``run_all_workers_multiple_data`` leave them out, and
+        ``group.at(...)`` calls the others with whole batches.
 
         Args:
             tied_groups: The tied groups that shall serve.
@@ -241,6 +246,7 @@ class Care:
             PlanError: There is no such tied group, or none would be left; or the group has ended.
             WorkerGroupError: A worker failed to start; what was to be given up is given up.
         """
+        self._check_start(start_timeout)
         with self._mending:
             self._refuse_if_ended()
             absent = self._health.absent
@@ -268,6 +274,7 @@ class Care:
             lost_nodes=lost,
             attempt=self._recoveries,
             free_slots=free_slots(self.backend, self._launched, lost, NODE_SECONDS),
+            absent=tuple(sorted(self._health.absent)),
         )
         return plan_recovery(self.plan, facts, self._health.policy, self._generation + 1)
 
@@ -282,10 +289,21 @@ class Care:
         if plan.start:
             self._generation = plan.generation
             launched = start_again(self.backend, self._launched, plan.start, start_timeout)
-            self._adopt(launched)
+            if self._ended:
+                # It was ended meanwhile: nobody would end these.
+                fresh = {each.name: launched.actors[each.rank] for each in plan.start}
+                end(self.backend, list(fresh.values()), list(fresh))
+                self._refuse_if_ended()
+            with self._sender.lock:
+                self._adopt(launched)
             self._lane.roster = launched.identities
             self._lane.warm()
             self._health.plan = launched.plan
+
+    def _check_start(self, start_timeout: float) -> None:
+        findings = Findings(f"worker group {self.plan.group!r}")
+        check_start_timeout(start_timeout, findings)
+        findings.check()
 
     def _check_wait(self, timeout: float | None) -> None:
         self._refuse_if_ended()

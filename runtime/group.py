@@ -2,6 +2,7 @@
 
 import atexit
 import logging
+import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -30,6 +31,7 @@ from runtime.launching import Launched
 from runtime.places import PORTS, place_arguments
 from runtime.preflight import checked_checks
 from runtime.roster import Roster
+from runtime.rounds import end_after
 from runtime.runs import Runs
 from runtime.starting import START_SECONDS, start_group
 
@@ -158,7 +160,16 @@ class RayWorkerGroup(Runs, Calls, Care):
             raise
         self._cluster, self._claim = cluster, claim
         self._launched = launched
-        self._take_care(failure_policy, max_calls_in_flight)
+        self._calling = threading.RLock()
+        try:
+            self._take_care(failure_policy, max_calls_in_flight)
+        except BaseException as error:
+            workers = zip(launched.plan.workers, launched.actors, strict=True)
+            actors = {worker.name: actor for worker, actor in workers}
+            end_after(error, cluster.backend, launched.plan.group, actors)
+            claim.give_back()
+            PORTS.release(launched.plan)
+            raise
         self._adopt(launched)
         self._call_state = new_call_state(
             cluster.backend,
@@ -185,6 +196,7 @@ class RayWorkerGroup(Runs, Calls, Care):
             backend=self.backend,
             admit=admission(self._health, self._in_flight, launched.actors),
             sent=self._in_flight.sent,
+            lock=self._calling,
         )
 
     @property
@@ -312,7 +324,7 @@ class RayWorkerGroup(Runs, Calls, Care):
             PlanError: The worker's class has no such method, ``timeout`` is not a time, or
                 ``force`` no truth value; nothing was ended.
         """
-        if self._ended:
+        if self._ended and self._report is not None:
             return True
         findings = Findings(f"worker group {self.name!r}")
         check_end_arguments(timeout, force, findings)

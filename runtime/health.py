@@ -12,6 +12,7 @@ from runtime.backend import Actor, Backend, Reference
 from runtime.errors import ExecutionError, WorkerGroupError
 from runtime.gather import Gathered, error_of
 from runtime.lane import Lane
+from runtime.roster import Roster
 
 __all__ = ["Health", "InconsistentGroupError"]
 
@@ -55,19 +56,33 @@ class Health:
         self._troubles: list[_Trouble] = []
         self._lock = threading.Lock()
 
-    def note(self, error: WorkerGroupError, waiting: Mapping[int, Reference]) -> None:
-        """Take note of a failed call; act as the policy says."""
+    def note(
+        self, error: WorkerGroupError, waiting: Mapping[int, Reference], called: Roster
+    ) -> None:
+        """Take note of a failed call; act as the policy says.
+
+        Args:
+            error: How it failed.
+            waiting: The calls that have not answered, by rank.
+            called: The ranks as they were when they were called: what is told of one that was
+                started again since, or given up, says nothing of the group as it is now.
+        """
         report = error.report
+        now = self._lane.roster
+        here = {
+            rank for rank in called if rank not in self.absent and called[rank] == now.get(rank)
+        }
+        waiting = {rank: each for rank, each in waiting.items() if rank in here}
         if self.policy.stacks and waiting:
-            stacks = self._lane.stacks(sorted(waiting), STACKS_SECONDS)
-            for rank, text in stacks.items():
-                error.add_note(f"rank {rank} had not answered; its stacks:\n{text}")
-        if not report.failed:
+            self._add_stacks(error, sorted(waiting))
+        failed = here.intersection(report.failed)
+        if not failed:
             # Time ran out and nothing failed: nobody is known to be in a wrong state.
             return
         # Out of reach counts: whether the call ran there, and still runs, nobody knows.
-        dead = tuple(rank for f, ranks in report.causes if f.death is not None for rank in ranks)
-        struck = self._struck(report.failed)
+        gone = (rank for f, ranks in report.causes if f.death is not None for rank in ranks)
+        dead = tuple(rank for rank in gone if rank in here)
+        struck = self._struck(sorted(failed))
         left = {rank: ref for rank, ref in waiting.items() if rank in struck}
         if left and self.policy.survivors is Survivors.ABORT:
             self._lane.kill(sorted(left))
@@ -75,16 +90,28 @@ class Health:
             dead = tuple(sorted({*dead, *left}))
             left = {}
         if dead or left:
-            why = str(error).partition("\n")[0]
+            failure, ranks = report.causes[0]
+            message = failure.message.partition("\n")[0]
+            why = f"{report.subject}: {ranks_text(ranks)}: {failure.error_type}: {message}"
             with self._lock:
                 self._troubles.append(_Trouble(why, dead, left))
 
+    def _add_stacks(self, error: WorkerGroupError, ranks: Sequence[int]) -> None:
+        try:
+            stacks = self._lane.stacks(ranks, STACKS_SECONDS)
+        except Exception as trouble:  # noqa: BLE001  # the failure itself is the one to tell
+            error.add_note(f"no stacks: {type(trouble).__name__}: {trouble}")
+            return
+        for rank, text in stacks.items():
+            error.add_note(f"rank {rank} had not answered; its stacks:\n{text}")
+
     def look(self, actors: Sequence[Actor]) -> None:
         """Take note of ranks that died while nobody waited for them through the group."""
-        found = {rank: self._backend.death(actor) for rank, actor in enumerate(actors)}
-        known = {*self.dead(), *self.absent} if any(found.values()) else set[int]()
+        known = {*self.dead(), *self.absent}
         errors = {
-            rank: error for rank, error in found.items() if error is not None and rank not in known
+            rank: error
+            for rank, actor in enumerate(actors)
+            if rank not in known and (error := self._backend.death(actor)) is not None
         }
         if errors:
             error_of(

@@ -1,7 +1,7 @@
 """How many calls of a group are under way: a limit, so that a fast driver does not outrun it."""
 
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
@@ -17,6 +17,9 @@ __all__ = ["MOST_CALLS", "InFlight", "TooManyCallsError", "first_of"]
 
 MOST_CALLS = 10_000
 """How many calls of one group may be under way, each rank's counted by itself."""
+
+_PARTS_KNOWN = 10_000
+"""Of how many futures of calls of some ranks it is remembered whose they are."""
 
 _MOST_UNSEEN = 15
 """How many times in a row may be sent without a look at what has returned."""
@@ -68,6 +71,7 @@ class InFlight:
         self.limit = limit
         self._backend, self._group = backend, group
         self._calls: deque[_Call] = deque()
+        self._parts: OrderedDict[int, tuple[int, str]] = OrderedDict()
         self._left: list[tuple[str, Watch, Mapping[int, RankIdentity]]] = []
         self._count = 0
         self._unseen, self._pause = 0, 0
@@ -119,6 +123,11 @@ class InFlight:
         with self._lock:
             if self._count + calls > self.limit:
                 self._look_at_all()
+            if calls > self.limit:
+                raise TooManyCallsError(
+                    f"worker group {self._group!r}: a call of {calls} ranks passes the limit of "
+                    f"{self.limit} by itself: start the group with a higher max_calls_in_flight"
+                )
             if self._count + calls > self.limit:
                 raise TooManyCallsError(
                     f"worker group {self._group!r}: {self._count} calls are under way and "
@@ -135,6 +144,8 @@ class InFlight:
         the first stands for all. One that returns none (None, or an empty list) has nothing to
         look at, so it is not counted.
         """
+        if len(ranks) == len(references) and any(rank != place for place, rank in enumerate(ranks)):
+            self._note_part(references, method, ranks)
         counted = [
             first
             for each in references
@@ -155,6 +166,23 @@ class InFlight:
             if counted:
                 self._calls.append(_Call(method, ranks, counted))
                 self._count += len(counted)
+
+    def _note_part(
+        self, references: Sequence[Reference], method: str, ranks: Sequence[int]
+    ) -> None:
+        # By hash, so that no result is kept; futures of all ranks need no note.
+        for each, rank in zip(references, ranks, strict=True):
+            self._parts[hash(first_of(each))] = rank, method
+        while len(self._parts) > _PARTS_KNOWN:
+            self._parts.popitem(last=False)
+
+    def ranks_of(self, references: Sequence[Reference]) -> tuple[list[int], str] | None:
+        """Ranks and method of a call of some ranks; None when it is not known, or is of all."""
+        found = [self._parts.get(hash(first_of(each))) for each in references]
+        known = [each for each in found if each is not None]
+        if not known or len(known) < len(references):
+            return None
+        return [rank for rank, _ in known], known[0][1]
 
     def behind(self, waiting: Mapping[int, Reference]) -> list[tuple[str, list[int]]]:
         """Which calls have not begun, where a rank takes one after the other.

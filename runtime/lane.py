@@ -36,6 +36,7 @@ class Lane:
         self.roster = roster
         self._companions: dict[str, Actor] = {}
         self._made = 0
+        self._is_closed = False
         self._lock = threading.Lock()
 
     @property
@@ -81,6 +82,7 @@ class Lane:
     def end(self) -> list[str]:
         """End the companions; gives their names."""
         with self._lock:
+            self._is_closed = True
             companions, self._companions = self._companions, {}
         for actor in companions.values():
             self._backend.kill(actor)
@@ -89,6 +91,8 @@ class Lane:
     def _ask(
         self, method: str, timeout: float | None, ranks: Sequence[int] | None = None, *more: object
     ) -> dict[int, Any]:
+        if self._is_closed:
+            return {}
         wanted = self._by_node(self.roster if ranks is None else ranks)
         ends = self._backend.now() + (ANSWER_SECONDS if timeout is None else timeout)
         found, lost = self._asked(method, ends, wanted, *more)

@@ -138,28 +138,36 @@ class MultiWorkerFuture:
                 f"{return_generators_as_proxies!r} is not a truth value",
                 "give True or False",
             )
-        returning = (
-            list(self._by_rank) if self.return_from_workers is None else (self.return_from_workers)
-        )
+        by_rank, returning = self._by_rank, self.return_from_workers
+        named = None
+        if self.called_workers is None:
+            named = worker_group._in_flight.ranks_of(self.futures)
+        if named is not None:
+            # Futures of a call of some ranks, in a list: the group knows whose they are.
+            ranks, method = named
+            subject = f"worker group {worker_group.name!r}, {method}()"
+            by_rank = dict(zip(ranks, self.futures, strict=True))
+            returning = None if returning is None else [ranks[place] for place in returning]
+        returning = list(by_rank) if returning is None else returning
         backend = worker_group.backend
         streams = any(backend.is_stream(each) for each in self.futures)
         if streams and return_generators_as_proxies:
-            rest = {rank: each for rank, each in self._by_rank.items() if rank not in returning}
+            rest = {rank: each for rank, each in by_rank.items() if rank not in returning}
             worker_group._in_flight.leave(subject, _firsts(rest), worker_group.identities)
-            return [self._by_rank[rank] for rank in returning]
+            return [by_rank[rank] for rank in returning]
         if streams:
-            streamed = _drain(backend, subject, self._by_rank, worker_group.identities, timeout)
+            streamed = _drain(backend, subject, by_rank, worker_group.identities, timeout)
             return [value for rank in returning for value in streamed[rank]]
         # A method with several returns gives a list of futures, which fail or succeed together.
         # One without returns gives no future: there is nothing to wait for, its result is None.
-        firsts = _firsts(self._by_rank)
+        firsts = _firsts(by_rank)
         identities = worker_group.identities
         values = gather_or_raise(
             backend, subject, firsts, identities, timeout, worker_group._behind
         )
         return [
             backend.get(future, None)
-            if isinstance(future := self._by_rank[rank], list) and future
+            if isinstance(future := by_rank[rank], list) and future
             else values.get(rank)
             for rank in returning
         ]
@@ -202,26 +210,27 @@ def _drain(
     running = list(rank_of)
     while running:
         left = PROGRESS_SECONDS if ends is None else max(0.0, ends - backend.now())
-        ready, running = backend.wait(running, 1, min(left, PROGRESS_SECONDS))
+        first, _ = backend.wait(running, 1, min(left, PROGRESS_SECONDS))
         is_late = ends is not None and backend.now() >= ends
-        if is_late and (errors or not ready):
-            running += ready
-            break
-        if not ready:
+        if not first and not is_late:
             pending = sorted(rank_of[future] for future in running)
             _log.warning("%s: still waiting for %s", subject, ranks_text(pending))
             continue
-        rank = rank_of[ready[0]]
-        try:
-            values[rank] += _next_values(backend, ready[0])
-            if backend.is_stream(ready[0]):
-                running.append(ready[0])
-        except StopIteration:
-            continue
-        except Exception as error:  # noqa: BLE001  # whatever the user's code raised
-            grace = backend.now() + GRACE_SECONDS
-            ends = ends if errors else grace if ends is None else min(ends, grace)
-            errors[rank] = backend.cause_of(error)
+        ready, running = backend.wait(running, len(running), 0)
+        for future in ready:
+            rank = rank_of[future]
+            try:
+                values[rank] += _next_values(backend, future)
+                if backend.is_stream(future):
+                    running.append(future)
+            except StopIteration:
+                continue
+            except Exception as error:  # noqa: BLE001  # whatever the user's code raised
+                grace = backend.now() + GRACE_SECONDS
+                ends = ends if errors else grace if ends is None else min(ends, grace)
+                errors[rank] = backend.cause_of(error)
+        if is_late:
+            break
     if not errors and not running:
         return values
     raise error_of(subject, _standing(backend, rank_of, running, errors), identities) from next(

@@ -14,7 +14,7 @@ __all__ = ["Roster"]
 
 
 Reader = Callable[[Sequence[int]], Mapping[int, Mapping[str, Any]]]
-Listener = Callable[[WorkerGroupError, Mapping[int, Reference]], None]
+Listener = Callable[[WorkerGroupError, Mapping[int, Reference], "Roster"], None]
 
 
 @frozen(eq=False)
@@ -49,7 +49,7 @@ class Roster(Mapping[int, RankIdentity]):
     def tell(self, error: WorkerGroupError, waiting: Mapping[int, Reference]) -> None:
         """Tell the listeners of a failure."""
         for listener in self.listeners:
-            listener(error, waiting)
+            listener(error, waiting, self)
 
     def death_of(self, error: BaseException, remains: Remains) -> Death | None:
         """Why a rank's process is gone, if its error says that it is."""

@@ -276,7 +276,9 @@ class _Stages:
         if not others:
             raise first
         found = [finding for error in self.errors for finding in error.findings]
-        raise PlanError(first.subject, list(dict.fromkeys(found)))
+        kinds = {type(error) for error in self.errors}
+        kind = type(first) if len(kinds) == 1 else PlanError
+        raise kind(first.subject, list(dict.fromkeys(found)))
 
 
 def _check_dummies(value: object, findings: Findings) -> None:

@@ -187,6 +187,9 @@ def _told(running: Running, timeout: float | None) -> list[Reference]:
 def _round(running: Running, ready: Sequence[Reference]) -> Iterator[Answer[Any]]:
     errors: dict[int, BaseException] = {}
     for reference in ready:
+        if reference not in running.left:
+            # Who takes the values has closed the stream meanwhile.
+            continue
         rank = running.left[reference]
         try:
             answer = running.take(reference)
@@ -278,6 +281,7 @@ class CallStream(Generic[T]):
             DeadlineError: Some have not ended in time.
         """
         running = self._running
+        check_timeout(running.subject, timeout)
         self._answers.close()
         if not running.stop(timeout):
             raise error_of(running.subject, running.standing({}), running.identities)

@@ -239,8 +239,13 @@ class InProcessCluster:
         with self._lock:
             self._claims += 1
             name = f"{group} (#{self._claims})"
-            self._ledger = self._ledger.with_group(name, shares)
-            return name
+            while True:
+                # A group that nobody holds any more may be released while this is made.
+                before = self._ledger
+                after = before.with_group(name, shares)
+                if self._ledger is before:
+                    self._ledger = after
+                    return name
 
     def release(self, group: str) -> None:
         """Note that a group has ended."""

@@ -10,7 +10,7 @@ from planner.findings import Findings
 from planner.outcomes import ranks_text
 from runtime.call_future import CallFuture
 from runtime.errors import WorkerGroupError
-from runtime.gather import Gathered, add_text
+from runtime.gather import Gathered, add_text, check_timeout
 from runtime.watching import Watch
 
 __all__ = ["wait_all", "wait_all_async"]
@@ -79,6 +79,7 @@ class _Together:
         """Check what is given, and number all ranks."""
         findings = Findings("wait_all()")
         known = []
+        check_timeout("wait_all()", timeout)
         for place, future in enumerate(futures):
             if isinstance(future, CallFuture):
                 known.append(future)

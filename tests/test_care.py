@@ -9,7 +9,7 @@ import pytest
 from planner.findings import PlanError
 from planner.liveness import WorkerState
 from planner.recovery import Domain, FailurePolicy, RecoveryPlan
-from runtime import RayWorkerBuilder, RayWorkerGroup
+from runtime import RayWorkerBuilder, RayWorkerGroup, WorkerGroupError, care, recovering
 from runtime.health import InconsistentGroupError
 from runtime.testing import InProcessCluster
 
@@ -133,6 +133,83 @@ def test_what_a_failed_change_of_size_gave_up_stays_given_up(
         assert group.backend.get(totals, 9.0) == [0, 0]
         assert group.recover().start == ()
         assert [each.rank for each in group.resize([0, 1, 2, 3]).start] == [1, 2]
+
+
+def test_what_an_old_future_tells_breaks_nothing(cluster: InProcessCluster) -> None:
+    """The rank that it tells of was started again, or given up, since."""
+    with _group(cluster, failure_policy=RANKS) as group:
+        first, second = group.call("sleep", seconds=9.0), group.call("sleep", seconds=9.0)
+        cluster.kill_worker(group, 1)
+        with pytest.raises(WorkerGroupError):
+            first.by_rank()
+        assert group.recover().end == (1,)
+        with pytest.raises(WorkerGroupError):
+            second.by_rank()
+        assert group.broken == ()
+        third = group.call("sleep", seconds=9.0)
+        group.resize([0, 1, 3])
+        with pytest.raises(WorkerGroupError):
+            third.by_rank()
+        assert group.broken == ()
+
+
+def test_a_recovery_leaves_alone_who_was_given_up(cluster: InProcessCluster) -> None:
+    """They come back when they are asked to, once."""
+    policy = FailurePolicy(domain=Domain.GROUP, first_pause=0.0)
+    with _group(cluster, failure_policy=policy) as group:
+        group.resize([0, 1])
+        cluster.kill_worker(group, 0)
+        plan = group.recover()
+        assert (plan.end, plan.keep) == ((0, 1), ())
+        assert len(cluster.live) == 2 + len(_companions(cluster))
+        assert [each.rank for each in group.resize([0, 1, 2, 3]).start] == [2, 3]
+        assert len(cluster.live) == 4 + len(_companions(cluster))
+
+
+def test_a_group_that_ends_while_it_is_mended_stays_ended(
+    cluster: InProcessCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was started for it is ended."""
+    group = _group(cluster, failure_policy=RANKS)
+    cluster.kill_worker(group, 1)
+
+    def slow(*args: Any) -> Any:
+        started = recovering.start_again(*args)
+        group.shutdown(force=True)
+        return started
+
+    monkeypatch.setattr(care, "start_again", slow)
+    with pytest.raises(PlanError, match="it has ended"):
+        group.recover()
+    assert cluster.live == []
+
+
+def test_a_time_to_start_that_is_none_ends_nobody(cluster: InProcessCluster) -> None:
+    """The budget is not touched either."""
+    with _group(cluster, failure_policy=RANKS) as group:
+        cluster.kill_worker(group, 1)
+        with pytest.raises(PlanError, match="start_timeout: 'x' is not a time"):
+            group.recover(start_timeout="x")  # type: ignore[arg-type]
+        with pytest.raises(PlanError, match="start_timeout: 0 is not a time"):
+            group.resize([0], start_timeout=0)
+        assert group.recover().pause == 0.0
+
+
+def test_stacks_that_cannot_be_had_hide_no_failure(
+    cluster: InProcessCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are a note on it."""
+    policy = FailurePolicy(stacks=True)
+    with _group(cluster, failure_policy=policy) as group:
+
+        def fails(*_: object) -> None:
+            raise ConnectionError("nobody answers")
+
+        monkeypatch.setattr(group._lane, "stacks", fails)
+        with pytest.raises(WorkerGroupError, match="bad batch") as raised:
+            group.call("fail", ranks=[1], others=600.0).by_rank()
+        assert raised.value.__notes__ == ["no stacks: ConnectionError: nobody answers"]
+        assert group.broken == (0, 2, 3)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from planner import NamedSharding
 from planner.findings import PlanError
 from planner.recovery import Domain, FailurePolicy, Survivors
 from runtime import MultiWorkerFuture, RayWorkerBuilder, RayWorkerGroup, WorkerGroupError, wait_all
@@ -93,3 +94,54 @@ def test_what_is_no_time_is_refused(cluster: InProcessCluster, wrong: Any) -> No
                 wait()
         with pytest.raises(PlanError, match="return_generators_as_proxies: 'x' is not a truth"):
             group.get_all_worker_results(future, return_generators_as_proxies="x")  # type: ignore[arg-type]
+
+
+def test_futures_in_a_list_are_known_to_the_group(cluster: InProcessCluster) -> None:
+    """Who failed is the rank that was called, whatever its place in the list."""
+    axes = NamedSharding([[0, 1], [2, 3]], ["data_parallel", "tensor_parallel"])
+    policy = FailurePolicy(domain=Domain.RANK)
+    with _group(cluster, sharding_annotations=axes, failure_policy=policy) as group:
+        futures = group.run_all_workers_single_data(
+            "sleep", seconds=30.0, run_rank_0_only_axes=["tensor_parallel"]
+        )
+        cluster.kill_worker(group, 2)
+        told = r"Worker', sleep\(\): 1 of 2 ranks failed; first rank 2 \(data_parallel=1"
+        with pytest.raises(WorkerGroupError, match=told):
+            MultiWorkerFuture(futures).get_results(group)
+        assert group.broken == (2,)
+
+
+def test_values_that_keep_coming_do_not_outlast_a_deadline(cluster: InProcessCluster) -> None:
+    """It is for all of them."""
+    with _group(cluster) as group:
+        futures = group.run_all_workers_single_data("drip", upto=1_000, seconds=0.5)
+        with pytest.raises(TimeoutError, match="4 of 4 ranks did not answer"):
+            MultiWorkerFuture(futures).get_results(group, timeout=5.0)
+        assert cluster.now < 10
+
+
+def test_a_stream_may_be_closed_by_who_takes_its_values(cluster: InProcessCluster) -> None:
+    """Nothing more comes."""
+    with _group(cluster) as group:
+        stream = group.call("count", upto=100)
+        for taken, _ in enumerate(stream.as_completed()):
+            if taken == 2:
+                stream.close()
+        assert group.call("total").by_rank() == dict.fromkeys(range(4), 0)
+
+
+@pytest.mark.parametrize("wrong", [-1, "x", math.nan])
+def test_what_is_no_time_is_refused_by_the_others_too(
+    cluster: InProcessCluster, wrong: Any
+) -> None:
+    """By waits for several, by views, by the end of a stream."""
+    with _group(cluster) as group:
+        with pytest.raises(PlanError, match=r"timeout: .* is not a time"):
+            wait_all(group.call("total"), timeout=wrong)
+        with pytest.raises(PlanError, match=r"timeout: .* is not a time"):
+            group.using(timeout=wrong)
+        with (
+            group.call("count", upto=2) as stream,
+            pytest.raises(PlanError, match=r"timeout: .* is not a time"),
+        ):
+            stream.close(wrong)
