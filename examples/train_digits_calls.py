@@ -10,6 +10,7 @@ everything that is not a call is taken.
 import os
 import sys
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import ray
@@ -73,15 +74,16 @@ def main() -> None:
 
 
 def train(group: RayWorkerGroup, digits: Digits, epochs: int, console: Console) -> list[float]:
-    """Show every image to the network once per epoch; gives the loss of each step."""
+    """Show every image to the network once per epoch; gives the mean loss of each epoch."""
     shuffled = np.random.default_rng(SEED)
     losses = []
     for _ in track(range(epochs), "training", console=console):
-        order = shuffled.permutation(len(digits.labels))
+        order, seen = shuffled.permutation(len(digits.labels)), []
         for start in range(0, len(order), ROWS):
             rows = order[start : start + ROWS]
             step = group.call(DigitsWorker.train_step, digits.images[rows], digits.labels[rows])
-            losses.append(step.result())
+            seen.append(step.result())
+        losses.append(fmean(seen))
     return losses
 
 

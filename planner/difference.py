@@ -280,7 +280,7 @@ def _broken(predicted: LaunchPlan, observed: LaunchPlan) -> Iterable[BrokenInvar
         yield BrokenInvariant(
             name="every rank is there",
             ranks=tuple(range(observed.world_size)),
-            problem=f"{observed.world_size} ranks of {predicted.world_size}",
+            problem=f"{observed.world_size} ranks, and {predicted.world_size} were predicted",
         )
         return
     yield from _broken_gpus(predicted, observed)

@@ -152,7 +152,8 @@ def _check_bundles(request: GroupRequest, path: str, findings: Findings) -> None
         findings.add(f"{path}.segment_size", "segments are of nodes", remedy)
     elif nodes % size:
         problem = f"{nodes} nodes are not divisible into segments of {size}"
-        remedy = f"give {nodes // size * size or size} or {(nodes // size + 1) * size} nodes"
+        fewer, more = nodes // size * size, (nodes // size + 1) * size
+        remedy = f"give {fewer} or {more} nodes" if fewer else f"give {more} nodes"
         findings.add(f"{path}.segment_size", problem, remedy)
 
 

@@ -242,8 +242,15 @@ class Calls:
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Callable[..., Any]:
-            if name.startswith("_") or name not in self._target._sender.methods:
+            if name.startswith("_"):
                 raise AttributeError(name)
+            sender = self._target._sender
+            if name not in sender.methods:
+                known = [*sender.methods, *(each for each in dir(type(self)) if each[0] != "_")]
+                raise AttributeError(
+                    f"worker group {sender.group!r}: neither it nor {sender.worker_class} has "
+                    f"{name!r}; {nearest(name, known)}"
+                )
             return lambda *args, **kwargs: self.call(name, *args, **kwargs)
 
     def __dir__(self) -> list[str]:

@@ -186,8 +186,13 @@ def late_error_of(
     """``error_of``; when only time was short, it says which ranks have not begun, and why."""
     error = error_of(subject, gathered, identities)
     if gathered.pending and not gathered.errors:
+        held: dict[str, list[int]] = {}
         for method, ranks in behind(gathered.waiting):
+            held.setdefault(method, []).extend(ranks)
+        for method, ranks in held.items():
             add_text(error, f"\n  not begun: {ranks_text(ranks)}, still in {method}()")
+        some = sorted(gathered.pending)[:1]
+        add_text(error, f"\n  group.status() and group.stacks({some}) say more")
     return error
 
 
