@@ -14,6 +14,7 @@ from planner.findings import Findings
 from planner.launch import LaunchPlan
 from planner.liveness import WorkerState, WorkerStatus, deaf_ranks
 from planner.outcomes import ranks_text
+from planner.times import seconds_of
 from planner.whole_numbers import whole_number
 
 __all__ = [
@@ -96,7 +97,7 @@ class FailurePolicy:
             ("longest_pause", self.longest_pause),
         )
         for path, pause in pauses:
-            if isinstance(pause, bool) or not isinstance(pause, int | float) or not pause >= 0:
+            if seconds_of(pause) is None:
                 findings.add(path, f"{pause!r} is not a time", "give seconds, 0 or more")
         findings.check()
 

@@ -16,6 +16,7 @@ from planner.node_choice import (
 from planner.requests import GroupRequest, Strategy, virtual_cluster_request
 from planner.reservation import NeverFits, PlacementGroupPlan, ReservationPlan
 from planner.slots import whole
+from planner.times import seconds_of
 
 __all__ = [
     "BundleRequest",
@@ -126,8 +127,7 @@ def plan_cluster(
         findings.add("name", f"{name!r} is not a string", "give a string")
     known = checked_strategy("placement_group_strategy", strategy, findings)
     nodes = checked_choice(segment_size, topology, node_selector, exclude_nodes, findings)
-    known_time = isinstance(ready_timeout, int | float) and not isinstance(ready_timeout, bool)
-    if not known_time or not isinstance(ready_timeout, int | float) or not ready_timeout > 0:
+    if not seconds_of(ready_timeout):
         problem = f"{ready_timeout!r} is not a time"
         findings.add("ready_timeout", problem, "give seconds, more than 0")
     resources = checked_resources(

@@ -9,6 +9,7 @@ from planner.findings import Findings
 from planner.group import GroupArguments, GroupSpec, gpu_share_of
 from planner.group_places import PlaceArguments
 from planner.recovery import FailurePolicy
+from planner.times import seconds_of
 from planner.whole_numbers import whole_number
 from runtime.backend import Cluster
 from runtime.builder import RayWorkerBuilder
@@ -150,7 +151,7 @@ def check_end_arguments(timeout: object, force: object, findings: Findings) -> N
 
 
 def _check_seconds(path: str, seconds: object, findings: Findings) -> None:
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
+    if not seconds_of(seconds):
         findings.add(path, f"{seconds!r} is not a time", "give seconds, more than 0")
 
 

@@ -25,6 +25,7 @@ from planner.findings import Findings
 from planner.mesh import NamedSharding
 from planner.roles import Declaration, Reduce, Result, Role, Shard, declaration_of
 from planner.signatures import Method, MethodKind, nearest
+from planner.times import seconds_of
 from planner.whole_numbers import whole_number
 from runtime.backend import Backend
 from runtime.call_arguments import RowFacts, facts_of
@@ -150,10 +151,8 @@ class Calls:
             findings.add("buffer", f"{buffer!r} is not a number of values", _BUFFERS)
         elif buffer is not None and buffer < 1:
             findings.add("buffer", f"{buffer} values hold nothing", _BUFFERS)
-        limit: object = timeout
-        is_number = isinstance(limit, int | float) and not isinstance(limit, bool)
-        if limit is not None and not (is_number and isinstance(limit, int | float) and limit > 0):
-            findings.add("timeout", f"{limit!r} is not a time", "give seconds, more than 0")
+        if timeout is not None and not seconds_of(timeout):
+            findings.add("timeout", f"{timeout!r} is not a time", "give seconds, more than 0")
         if isinstance(returns, type) and issubclass(returns, Result):
             findings.add("returns", f"{returns!r} is a class", f"give {returns.__name__}(...)")
         findings.check()

@@ -12,14 +12,14 @@ import ray
 from ray.util.placement_group import PlacementGroup
 
 from planner.findings import Findings
-from planner.gpu_ledger import BundleShare, GpuLedger
-from planner.group import FULL_GPU
+from planner.gpu_ledger import BundleShare
 from planner.inventory import BundleFacts, Inventory
 from planner.node_choice import places_of, remaining_nodes
 from planner.topology import sort_bundles
 from planner.virtual_cluster import ClusterSpec, checked_strategy, plan_cluster
 from planner.whole_numbers import whole_number
 from runtime.backend import Backend
+from runtime.claim import Claims
 from runtime.errors import ExecutionError
 from runtime.observe import observe_bundles
 from runtime.probes import free_address, gpus_of_bundles
@@ -83,7 +83,6 @@ class RayVirtualCluster:
         self._reserved: Reserved | None = None
         self._unified = False
         self._sorted: list[int] | None = None
-        self._claims = 0
         self._spec = plan_cluster(
             bundle_ct_per_node_list=bundle_ct_per_node_list,
             use_gpus=use_gpus,
@@ -99,10 +98,7 @@ class RayVirtualCluster:
             bundle_resources=bundle_resources,
         )
         self._ready_timeout = ready_timeout
-        self._ledger = GpuLedger(
-            colocated=self._spec.max_colocated_worker_groups,
-            budget=FULL_GPU if self._spec.use_gpus else 0,
-        )
+        self._claims = Claims(self._spec)
         _live.add(self)
 
     @property
@@ -274,21 +270,11 @@ class RayVirtualCluster:
         Raises:
             PlanError: The shares of some bundle would add up to more than its GPU.
         """
-        with self._lock:
-            self._claims += 1
-            name = f"{group} (#{self._claims})"
-            while True:
-                # A group that nobody holds any more may be released while this is made.
-                before = self._ledger
-                after = before.with_group(name, shares)
-                if self._ledger is before:
-                    self._ledger = after
-                    return name
+        return self._claims.claim(group, shares)
 
     def release(self, group: str) -> None:
         """Note that a group has ended."""
-        with self._lock:
-            self._ledger = self._ledger.without_group(group)
+        self._claims.release(group)
 
     def shutdown(self) -> bool:
         """Remove the placement groups; again does nothing. Workers in them are ended by Ray."""

@@ -7,6 +7,7 @@ from enum import StrEnum
 from attrs import field, frozen
 
 from planner.findings import Findings
+from planner.times import seconds_of
 from planner.whole_numbers import whole_number
 
 __all__ = ["Fault", "FaultKind", "FaultRates", "Faults", "check_seconds"]
@@ -31,7 +32,7 @@ def _is_number(value: object) -> bool:
 
 def check_seconds(findings: Findings, path: str, value: object) -> None:
     """Note that something is not a time, if it is none."""
-    if not (isinstance(value, int | float) and _is_number(value) and value >= 0):
+    if seconds_of(value) is None:
         findings.add(path, f"{value!r} is not a time", "give seconds, 0 or more")
 
 

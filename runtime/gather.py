@@ -16,6 +16,7 @@ from planner.outcomes import (
     ranks_of_lost_nodes,
     ranks_text,
 )
+from planner.times import seconds_of
 from runtime.backend import Backend, OutOfTimeError, Reference
 from runtime.errors import WorkerGroupError, worker_group_error
 from runtime.roster import Roster
@@ -89,7 +90,7 @@ def gather(
     refs = list(references.values())
     begun = backend.now()
     ends = math.inf if timeout is None else begun + timeout
-    tells = backend.now() + PROGRESS_SECONDS
+    tells = begun + PROGRESS_SECONDS
     while True:
         try:
             values = backend.get(refs, min(max(0.0, ends - backend.now()), LOOK_SECONDS))
@@ -139,8 +140,7 @@ def check_timeout(subject: str, timeout: object) -> None:
     Raises:
         PlanError: It is none.
     """
-    known = isinstance(timeout, int | float) and not isinstance(timeout, bool)
-    if timeout is not None and not (known and isinstance(timeout, int | float) and timeout >= 0):
+    if timeout is not None and seconds_of(timeout) is None:
         Findings(subject).fail(
             "timeout", f"{timeout!r} is not a time", "give seconds, 0 or more, or None"
         )
@@ -172,12 +172,10 @@ def gather_or_raise(
     def tell(pending: Sequence[int]) -> None:
         _log.warning("%s: still waiting for %s", subject, ranks_text(pending))
 
-    begun = backend.now()
     gathered = gather(backend, references, timeout, progress=tell)
     if gathered.is_complete:
         return gathered.values
-    waited = evolve(gathered, seconds=backend.now() - begun)
-    raise late_error_of(subject, waited, identities, behind)
+    raise late_error_of(subject, gathered, identities, behind)
 
 
 def late_error_of(

@@ -21,11 +21,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from planner.findings import Findings
-from planner.gpu_ledger import BundleShare, GpuLedger
-from planner.group import FULL_GPU
+from planner.gpu_ledger import BundleShare
 from planner.inventory import BundleFacts
 from planner.virtual_cluster import ClusterSpec, plan_cluster
 from planner.whole_numbers import whole_number
+from runtime.claim import Claims
 from runtime.faults import Fault, FaultKind, FaultRates, Faults, check_seconds
 from runtime.group import RayWorkerGroup
 from runtime.in_process import Process
@@ -112,11 +112,7 @@ class InProcessCluster:
         self._unified = False
         self._spares = [len(self._spec.bundle_counts) + index for index in range(spare_nodes)]
         self._world.nodes.update(f"node-{node}" for node in range(len(self._spec.bundle_counts)))
-        self._ledger = GpuLedger(
-            colocated=self._spec.max_colocated_worker_groups,
-            budget=FULL_GPU if self._spec.use_gpus else 0,
-        )
-        self._claims = 0
+        self._claims = Claims(self._spec)
         self._lock = threading.RLock()
 
     @property
@@ -236,21 +232,11 @@ class InProcessCluster:
 
     def claim(self, group: str, shares: Sequence[BundleShare]) -> str:
         """Note what a group takes of the GPUs; gives the name to release it by."""
-        with self._lock:
-            self._claims += 1
-            name = f"{group} (#{self._claims})"
-            while True:
-                # A group that nobody holds any more may be released while this is made.
-                before = self._ledger
-                after = before.with_group(name, shares)
-                if self._ledger is before:
-                    self._ledger = after
-                    return name
+        return self._claims.claim(group, shares)
 
     def release(self, group: str) -> None:
         """Note that a group has ended."""
-        with self._lock:
-            self._ledger = self._ledger.without_group(group)
+        self._claims.release(group)
 
     def pause(self, seconds: float) -> None:
         """Let virtual time pass.
