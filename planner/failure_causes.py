@@ -10,6 +10,8 @@ from enum import StrEnum
 
 from attrs import frozen
 
+from planner.amounts import size_text
+
 __all__ = ["Death", "DeathCause", "Remains", "death_of", "tail_lines"]
 
 EXIT_MARK = "rankplan: os._exit called with"
@@ -41,12 +43,14 @@ class Remains:
         tail: The last lines of its standard error.
         oom_kills: How many processes the kernel of its node has ended for lack of memory since
             the process started; None when not known.
+        kernel: What the kernel's log says of its end; empty where that could not be read.
         log: Where its standard error is.
         was_read: Whether its standard error could be read.
     """
 
     tail: tuple[str, ...] = ()
     oom_kills: int | None = None
+    kernel: str = ""
     log: str = ""
     was_read: bool = True
 
@@ -89,6 +93,9 @@ _CRASHES = (
     ("*** SIGFPE", "SIGFPE"),
     ("*** SIGILL", "SIGILL"),
 )
+
+_KERNEL = re.compile(r"anon-rss:(\d+)kB, file-rss:(\d+)kB, shmem-rss:(\d+)kB")
+"""What the kernel's log says that a process held when it was ended for lack of memory."""
 
 
 def death_of(
@@ -172,6 +179,10 @@ def _from_remains(remains: Remains) -> _Found:
             return DeathCause.SIGNAL, f"it crashed with {signal}", signal, None
     if left := re.search(rf"{re.escape(EXIT_MARK)} (\d+)", text):
         return DeathCause.EXIT, f"it called os._exit({left[1]})", "", int(left[1])
+    if ended := _KERNEL.search(remains.kernel):
+        held = size_text(sum(map(int, ended.groups())) * 1024)
+        text = f"the kernel of its node ended it (SIGKILL) for lack of memory: it held {held}"
+        return DeathCause.OUT_OF_MEMORY, text, "SIGKILL", None
     if remains.oom_kills:
         return (
             DeathCause.OUT_OF_MEMORY,

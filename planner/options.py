@@ -49,7 +49,20 @@ def recursive_merge_options(
     Mappings merge key by key at every level, everything else (lists too) is replaced; neither
     input is changed. Ray renames the key ``nsight`` of a decorated class's ``runtime_env`` to
     ``_nsight``: it gets its name back, unless ``nsight`` is there as well.
+
+    Raises:
+        PlanError: One of them is no mapping.
     """
+    findings = Findings("actor options")
+    pairs: tuple[tuple[str, object], ...] = (
+        ("default_options", default_options),
+        ("extra_options", extra_options),
+    )
+    for path, given in pairs:
+        if not isinstance(given, Mapping):
+            problem = f"{given!r} is of type {type(given).__name__}"
+            findings.add(path, problem, "give a mapping, as {'num_cpus': 1}; {} for none")
+    findings.check()
     merged = _merge(default_options, extra_options)
     runtime_env = merged.get("runtime_env")
     if isinstance(runtime_env, dict) and "_nsight" in runtime_env:

@@ -6,9 +6,9 @@ from fnmatch import fnmatchcase
 
 from attrs import frozen
 
-from planner.environment import is_credential
 from planner.findings import Findings
 from planner.options import JsonObject, json_object, recursive_merge_options
+from planner.runtime_env import check_no_credentials, check_spelling
 
 __all__ = ["PROFILE_VARIABLE", "Profile", "plan_profiles", "profile_note", "profiler_of"]
 
@@ -113,19 +113,8 @@ def _checked(path: str, given: object, findings: Findings) -> tuple[Profile, ...
                 "give what the runtime environment gets, as {'nsight': 'default'}",
             )
         else:
-            _check_secrets(where, settings, findings)
+            check_spelling(where, settings, findings)
+            check_no_credentials(where, settings, findings)
             made = json_object(where, settings, findings)
             profiles.append(Profile(pattern=pattern, settings=made))
     return tuple(profiles)
-
-
-def _check_secrets(path: str, settings: Mapping[object, object], findings: Findings) -> None:
-    variables = settings.get("env_vars")
-    for name, value in variables.items() if isinstance(variables, Mapping) else ():
-        if is_credential(str(name), str(value)):
-            findings.add(
-                f"{path}.env_vars[{str(name)!r}]",
-                "it looks like a credential, and a runtime environment is readable in the "
-                "process list",
-                "give it in the group's env_vars",
-            )

@@ -180,11 +180,22 @@ def _remedy(pool: Pool, verdict: Verdict, held: Counter[tuple[int, str]]) -> str
     if not placed and pool.selector:
         return "change the labels, ask for less in each bundle, or add such nodes"
     if not placed:
-        return "ask for less in each bundle, or add nodes that hold one"
+        return f"ask for less in each bundle{_how(verdict)}, or add nodes that hold one"
     alone = pool.strategy is Strategy.STRICT_PACK and not pool.flexible
     if alone and max(pool.units) > largest:
         return f"at most {largest} of them share a node: ask for that many per node, or fewer"
     return f"ask for at most {placed} bundles in all, or add nodes"
+
+
+def _how(verdict: Verdict) -> str:
+    """How a virtual cluster asks for less of what is missing."""
+    match verdict:
+        case NeverFits(resource="GPU", has=0):
+            return " (use_gpus=False asks for no GPU)"
+        case NeverFits(resource="CPU"):
+            return " (a lower max_colocated_worker_groups needs fewer CPUs)"
+        case _:
+            return ""
 
 
 def plan_reservation(requests: Iterable[GroupRequest], inventory: Inventory) -> ReservationPlan:

@@ -119,7 +119,7 @@ def _wanted(given: object, bundle_counts: Sequence[int], findings: Findings) -> 
         if count > room:
             findings.add(
                 path,
-                f"{count} workers for {room} bundles of placement group {group}",
+                f"{count} workers for {room} bundle{'s'[: room != 1]} of placement group {group}",
                 f"ask for {room} at most, or reserve more bundles",
             )
         wanted.append(count)

@@ -14,10 +14,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["Companion", "remains_of", "state_of"]
+__all__ = ["Companion", "kernel_line", "remains_of", "state_of"]
 
 _PAGE = "<Id64s"
 _GONE_SECONDS = 10.0
+_OUTERMOST = 0xEFFFFFFC  # where pids are those of the kernel's log: the first namespace of all
 _KILL_BIT = 1 << (signal.SIGKILL - 1)
 _STOP_BIT = 1 << (signal.SIGSTOP - 1)
 
@@ -63,7 +64,7 @@ class Companion:
 
 
 def remains_of(told: Mapping[str, Any]) -> dict[str, object]:
-    """The end of a process's standard error, and the kernel's kills since it started."""
+    """The end of a process's standard error, and what the kernel says of its end."""
     kills = 0
     with contextlib.suppress(OSError, ValueError), open("/proc/vmstat") as file:
         kills = next((int(x.split()[1]) for x in file if x.startswith("oom_kill ")), 0)
@@ -71,7 +72,36 @@ def remains_of(told: Mapping[str, Any]) -> dict[str, object]:
     with contextlib.suppress(OSError), open(str(told.get("log", "")), "rb") as log:
         log.seek(max(0, log.seek(0, os.SEEK_END) - 65536))
         text = log.read().decode(errors="replace")
-    return {"text": text, "oom_kills": max(0, kills - int(told.get("oom_kills", kills)))}
+    kills = max(0, kills - int(told.get("oom_kills", kills)))
+    kernel = (
+        kernel_line(told) if kills and os.stat("/proc/self/ns/pid").st_ino == _OUTERMOST else ""
+    )
+    return {"text": text, "oom_kills": kills, "kernel": kernel}
+
+
+def kernel_line(told: Mapping[str, Any], log_file: str = "/dev/kmsg") -> str:
+    """What the kernel's log says of the end of a process; empty where it can't be read."""
+    mark, since = f"Killed process {told['pid']} (", told["started"] / os.sysconf("SC_CLK_TCK") - 1
+    found = ""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        log = os.open(log_file, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            while record := _next_record(log):
+                told_at, _, line = record.partition(";")
+                if mark in line and int(told_at.split(",")[2]) / 1e6 >= since:
+                    found = line.partition("\n")[0]
+        finally:
+            os.close(log)
+    return found
+
+
+def _next_record(log: int) -> str:
+    while True:
+        with contextlib.suppress(BrokenPipeError):  # a record that was overwritten meanwhile
+            try:
+                return os.read(log, 8192).decode(errors="replace")
+            except BlockingIOError:
+                return ""
 
 
 def _look(told: Mapping[str, Any]) -> dict[str, object]:

@@ -11,6 +11,7 @@ __all__ = [
     "ExecutionError",
     "WorkerGroupError",
     "dual_error",
+    "step_error",
     "worker_group_error",
 ]
 
@@ -66,6 +67,12 @@ def worker_group_error(
 def dual_error(cause: BaseException, text: str) -> ExecutionError:
     """An ``ExecutionError`` that is caught as its cause's own type too."""
     return _both(ExecutionError, cause, text)
+
+
+def step_error(what: str, cause: BaseException) -> ExecutionError:
+    """The ``dual_error`` of one step, with what its cause says and the notes on it."""
+    told = "".join(f"; {note}" for note in getattr(cause, "__notes__", ()))
+    return dual_error(cause, f"{what} failed: {type(cause).__name__}: {cause}{told}")
 
 
 def _both(ours: type[_E], cause: BaseException | None, text: str) -> _E:

@@ -19,6 +19,7 @@ from planner.interpreter import DriverInterpreter, Interpreter
 from planner.inventory import BundleFacts
 from planner.node_environment import group_node_variables
 from runtime.backend import Looked, OutOfTimeError, WordsOfDeath
+from runtime.errors import step_error
 from runtime.faults import Fault, Faults
 from runtime.in_process import Process, inside_current
 from runtime.in_process_hosts import WorldCompanion, address_of, host_body
@@ -357,7 +358,10 @@ class World:
         found = scan_class(worker_class, source_of)
         if found is not None:
             return found, "read from its source"
-        told: Mapping[str, Any] = probe_class(worker_class)
+        try:
+            told: Mapping[str, Any] = probe_class(worker_class)
+        except Exception as error:
+            raise step_error(f"importing {worker_class} in this process", error) from error
         facts = ClassFacts(
             asynchronous=told["asynchronous"],
             configures=told["configures"],

@@ -16,7 +16,7 @@ from ray.util.scheduling_strategies import (
 from planner.class_source import ClassFacts
 from planner.inventory import BundleFacts
 from runtime import worker_class
-from runtime.errors import ExecutionError, dual_error
+from runtime.errors import ExecutionError, step_error
 
 __all__ = ["ask_configure_worker", "free_address", "gpus_of_bundles", "import_class"]
 
@@ -105,8 +105,7 @@ def _get(refs: Sequence["ray.ObjectRef[Any]"], seconds: float, what: str) -> lis
         return ray.get(list(refs), timeout=seconds)
     except RayTaskError as error:
         cause = error.cause if isinstance(error.cause, Exception) else error
-        told = "".join(f"; {note}" for note in getattr(cause, "__notes__", ()))
-        raise dual_error(cause, f"{what} failed: {type(cause).__name__}: {cause}{told}") from cause
+        raise step_error(what, cause) from cause
     except GetTimeoutError as error:
         for ref in refs:
             ray.cancel(ref, force=True)

@@ -14,7 +14,7 @@ from planner.recovery import Domain, FailurePolicy, Survivors
 from runtime import MultiWorkerFuture, RayWorkerBuilder, RayWorkerGroup, WorkerGroupError
 from runtime import cluster as cluster_module
 from runtime import group as group_module
-from runtime.errors import DeadlineError
+from runtime.errors import DeadlineError, ExecutionError
 from runtime.health import InconsistentGroupError
 from runtime.in_flight import InFlight, TooManyCallsError
 from runtime.recovering import RecoveryError
@@ -123,6 +123,19 @@ def test_a_constructor_that_raises_is_the_callers_error(cluster: InProcessCluste
         RayWorkerGroup(cluster, RayWorkerBuilder("tests.fault_workers.Picky", 2))
     assert isinstance(caught.value, WorkerGroupError)
     assert caught.value.report.failed == (2,)
+
+
+@pytest.mark.parametrize("name", ["no_such_package.Class", "tests.workers.NoSuchClass"])
+def test_a_class_that_is_not_there_is_told_with_the_group(
+    cluster: InProcessCluster, name: str
+) -> None:
+    """As on Ray: caught as what importing it raised, with the group and the class."""
+    with pytest.raises(ImportError) as caught:
+        RayWorkerGroup(cluster, RayWorkerBuilder(name), name_prefix="fragile")
+    assert isinstance(caught.value, ExecutionError)
+    told = f"worker group 'fragile': importing {name} in this process failed: ImportError: "
+    assert str(caught.value).startswith(told)
+    assert cluster.live == []
 
 
 def test_a_constructor_that_hangs_meets_the_deadline(cluster: InProcessCluster) -> None:

@@ -43,6 +43,14 @@ def test_nsight_gets_its_name_back() -> None:
     assert recursive_merge_options(deeper, {}) == deeper
 
 
+def test_what_is_no_mapping_is_not_merged() -> None:
+    """Both are named, whichever is wrong."""
+    with pytest.raises(PlanError) as caught:
+        recursive_merge_options(None, [("num_cpus", 1)])  # type: ignore[arg-type]
+    assert [each.path for each in caught.value.findings] == ["default_options", "extra_options"]
+    assert "None is of type NoneType; give a mapping" in str(caught.value)
+
+
 @given(options, options)
 def test_merging_keeps_every_key(default: dict[str, Any], extra: dict[str, Any]) -> None:
     """And the extra leaves; a merge with nothing, or with itself, changes nothing."""

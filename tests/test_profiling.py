@@ -35,7 +35,8 @@ def test_variable_holds_patterns_or_json() -> None:
         (3, None, "profile"),
         ({"a": "nsight"}, None, "profile['a']"),
         ({"a": {"x": object()}}, None, "profile['a'].x"),
-        ({"a": {"env_vars": {"API_KEY": "k"}}}, None, "profile['a'].env_vars['API_KEY']"),
+        ({"a": {"env_vars": {"API_KEY": "k"}}}, None, "profile['a'].env_vars.API_KEY"),
+        ({"a": {"nsigt": "default"}}, None, "profile['a']['nsigt']"),
     ],
 )
 def test_wrong_wishes_are_findings(given: object, text: str | None, path: str) -> None:

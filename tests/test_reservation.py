@@ -304,6 +304,22 @@ def test_the_closest_node_and_the_first_missing_resource() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("gpus", "colocated", "remedy"),
+    [
+        (0, 1, r"ask for less in each bundle \(use_gpus=False asks for no GPU\)"),
+        (2, 1, "at most 2 of them share a node"),
+        (8, 9, r"in each bundle \(a lower max_colocated_worker_groups needs fewer CPUs\)"),
+    ],
+)
+def test_the_remedy_names_what_asks_for_too_much(gpus: int, colocated: int, remedy: str) -> None:
+    """A cluster without GPUs, with too few, or with too many groups to each bundle."""
+    request = virtual_cluster_request([4], max_colocated_worker_groups=colocated)
+    plan = plan_reservation([request], Inventory([machine("a", gpus, cpus=8)]))
+    with pytest.raises(ResourceInsufficientError, match=remedy):
+        plan.check()
+
+
 def test_processes_beside_the_bundles_are_counted_once_per_node() -> None:
     """A companion on each node takes its CPU before the bundles do."""
     nodes = Inventory([machine("a", 8, cpus=8), machine("b", 8, cpus=9)])

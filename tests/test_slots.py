@@ -52,7 +52,7 @@ def test_every_bundle_or_so_many_per_placement_group() -> None:
             3,
             [
                 "workers_per_node: 3 workers for 2 bundles of placement group 0; ask for 2 at most",
-                "workers_per_node: 3 workers for 1 bundles of placement group 1; ask for 1 at most",
+                "workers_per_node: 3 workers for 1 bundle of placement group 1; ask for 1 at most",
             ],
         ),
         ([3, 1], ["workers_per_node[0]: 3 workers for 2 bundles of placement group 0; ask for 2"]),

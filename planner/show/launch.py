@@ -110,7 +110,7 @@ def _gpus_text(plan: LaunchPlan) -> str:
 def _axes_text(mesh: NamedSharding | None) -> str:
     if mesh is None:
         return "none"
-    text = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
+    text = " x ".join(f"{name} {size:,}" for name, size in mesh.shape.items())
     return text if mesh.ranks == tuple(range(mesh.size)) else f"{text}, ranks permuted"
 
 

@@ -27,7 +27,7 @@ def mesh_picture(mesh: NamedSharding, width: int = WIDTH, *, colour: bool = Fals
 
 def mesh_view(mesh: NamedSharding) -> Group:
     """The same as ``mesh_picture``, for a rich console."""
-    sizes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
+    sizes = " x ".join(f"{name} {size:,}" for name, size in mesh.shape.items())
     return Group(Text(f"{mesh.size:,} ranks: {sizes}"), *_grids(mesh))
 
 
