@@ -1,5 +1,7 @@
 """Whole batches: 256 MB to 2 x 4 ranks and back, and results that go from 4 ranks to 2 others.
 
+The latter once more with tensors: through the object store, and past it by gloo.
+
 Run ``python -m benchmarks.batches``. The raw side are Ray actors of the same class, called as
 programs without a data plane do: slices by value for each rank, all results fetched.
 """
@@ -11,13 +13,15 @@ from typing import Any
 
 import numpy as np
 import ray
+import torch
 from ray.actor import ActorHandle
 
 from benchmarks.batch_worker import BatchWorker, Rows
-from benchmarks.measure import Expectation, arguments, compare, show
+from benchmarks.measure import Comparison, Expectation, arguments, compare, show
 from planner import NamedSharding
 from planner.roles import Reduce, Shard
 from runtime import RayVirtualCluster, RayWorkerBuilder, RayWorkerGroup
+from runtime.transports import link
 
 BATCH_BYTES = 256 * 1024**2
 MOVED_BYTES = 128 * 1024**2
@@ -92,18 +96,53 @@ def moved_through_the_driver(producers: Actors, consumers: Actors, batch: Rows) 
 
 
 def moved_past_the_driver(
-    producers: RayWorkerGroup, consumers: RayWorkerGroup, batch: Rows
+    producers: RayWorkerGroup,
+    consumers: RayWorkerGroup,
+    batch: Rows,
+    transport: str = "object store",
 ) -> float:
     """The results stay, and their parts go from worker to worker."""
     roles = {"batch": Shard("data_parallel")}
     staged = next(producers.using(roles=roles).stage(BatchWorker.step, "batch", [batch]))
+    calls = producers.using(roles=roles, transport=transport)
 
     def run() -> float:
-        first = producers.using(roles=roles).call(BatchWorker.step, staged.as_argument())
+        first = calls.call(BatchWorker.step, staged.as_argument())
         second = consumers.using(roles=roles, returns=Reduce("sum"))
         return second.call(BatchWorker.read, first.held().as_argument()).result()
 
     return timed(run)
+
+
+def moved_tensors(cluster: RayVirtualCluster, repeats: int) -> Comparison:
+    """Results that are tensors, between two linked groups: by gloo, and through the store."""
+    tensors: Any = torch.from_numpy(rows_of(MOVED_BYTES))
+    axes = ["data_parallel"]
+    with (
+        RayWorkerGroup(
+            cluster,
+            RayWorkerBuilder(WORKER),
+            workers_per_node=PRODUCERS,
+            name_prefix="produce",
+            sharding_annotations=NamedSharding(range(PRODUCERS), axes),
+            tensor_transport="gloo",
+        ) as producers,
+        RayWorkerGroup(
+            cluster,
+            RayWorkerBuilder(WORKER),
+            bundle_indices_list=[(0, [4]), (0, [5])],
+            name_prefix="consume",
+            sharding_annotations=NamedSharding(range(CONSUMERS), axes),
+            tensor_transport="gloo",
+        ) as consumers,
+        link(producers, consumers),
+    ):
+        moved = partial(moved_past_the_driver, producers, consumers, tensors)
+        return compare(
+            f"tensors of {MOVED_BYTES >> 20} MB from {PRODUCERS} ranks to {CONSUMERS} others",
+            {"held() by gloo": partial(moved, "gloo"), "held() by the store": moved},
+            repeats,
+        )
 
 
 def main() -> None:
@@ -168,6 +207,7 @@ def main() -> None:
                 },
                 options.repeats,
             )
+        tensors = moved_tensors(cluster, options.repeats)
     show(
         [whole],
         "by value, fetch all",
@@ -178,6 +218,7 @@ def main() -> None:
         "through the driver",
         [Expectation(name="through the driver", to="held()", at_least=1.5)],
     )
+    show([tensors], "held() by the store")
     ray.shutdown()
 
 

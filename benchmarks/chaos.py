@@ -5,9 +5,12 @@
 
 Every fault is made with a signal from outside the program: nothing cooperates. The table says per
 kind of fault how many there were, how long it took until the caller knew (median and worst), for
-how many the error named exactly the ranks that were struck, and what was left afterwards.
+how many the error named exactly the ranks that were struck, and what was left afterwards. A stopped
+or hanging process is known by a deadline only: there the time counts from the deadline on. A fault
+that is not over after ``HANG_SECONDS`` ends the run with the stacks of all threads.
 """
 
+import faulthandler
 import json
 import os
 import random
@@ -23,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from ray.cluster_utils import Cluster
 from ray.util import list_named_actors
 
@@ -47,6 +50,12 @@ SLOW = "tests.fault_workers.SlowStart"
 POLICY = FailurePolicy(domain=Domain.RANK, budget=1_000_000, first_pause=0.0)
 GONE_SECONDS = 20.0
 
+HANG_SECONDS = 180.0
+"""How long one fault may take, from before it to after its mending; longer is a hang."""
+
+CALL_SECONDS = 2.5
+"""The deadline of calls whose ranks are stopped; the others return long before."""
+
 
 @frozen(kw_only=True)
 class Row:
@@ -54,15 +63,17 @@ class Row:
 
     Attributes:
         kind: Which.
-        seconds: From the fault to the moment in which the caller knew.
+        seconds: From the fault, or the deadline, to the moment in which the caller knew.
         right: Whether the error named exactly the ranks that were struck.
         left: What was left afterwards.
+        whole: How long everything took, making and mending included.
     """
 
     kind: str
     seconds: float
     right: bool
     left: tuple[str, ...] = ()
+    whole: float = 0.0
 
 
 @frozen(eq=False)
@@ -85,8 +96,13 @@ class Chaos:
     def run(self, kind: str) -> Row:
         """Make one fault, look, and mend."""
         strike = getattr(self, f"_{kind.replace(' ', '_')}")
-        row: Row = strike(kind)
-        return row
+        begun = time.monotonic()
+        faulthandler.dump_traceback_later(HANG_SECONDS, exit=True)
+        try:
+            row: Row = strike(kind)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+        return evolve(row, whole=time.monotonic() - begun)
 
     def close(self) -> None:
         """End what the faults are made on."""
@@ -152,12 +168,8 @@ class Chaos:
             return Row(kind=kind, seconds=0.0, right=False, left=("no error",))
         deaths = [failure.death for failure, _ in report.causes]
         named = all(death is not None and death.signal == "SIGKILL" for death in deaths)
-        # A stream's error tells of the ranks that had failed by then; recovery finds all.
-        right = (
-            set(report.failed) <= set(ranks) if method == "drip" else report.dead == tuple(ranks)
-        )
         plan = group.recover()
-        right = right and named and plan.end == tuple(ranks)
+        right = named and report.dead == report.failed == plan.end == tuple(ranks)
         return Row(kind=kind, seconds=seconds, right=right, left=_alive(shown))
 
     def _stop_in_call(self, kind: str) -> Row:
@@ -171,13 +183,17 @@ class Chaos:
         futures = self._begun(method, arguments)
         shown = [group.identities.vitals[rank] for rank in ranks]
         began = self._strike(ranks, signal.SIGSTOP)
-        statuses = group.status(10.0)
-        seconds = time.monotonic() - began
-        found = [each.rank for each in statuses if each.state is WorkerState.STOPPED]
-        told = all(each.method == method for each in statuses)
+        try:
+            MultiWorkerFuture(futures, method_name=method).get_results(group, timeout=CALL_SECONDS)
+        except DeadlineError as error:
+            seconds, report = time.monotonic() - began - CALL_SECONDS, error.report
+        else:
+            return Row(kind=kind, seconds=0.0, right=False, left=("no error",))
+        stopped = [each for each in group.status(10.0) if each.state is WorkerState.STOPPED]
+        found = tuple(each.rank for each in stopped)
+        told = all(each.method == method for each in stopped)
         plan = group.recover()
-        right = found == ranks and told and plan.end == tuple(ranks)
-        del futures
+        right = told and report.running == found == plan.end == tuple(ranks)
         return Row(kind=kind, seconds=seconds, right=right, left=_alive(shown))
 
     # The end of a group, in which ranks are killed or stopped.
@@ -204,8 +220,8 @@ class Chaos:
         seconds = time.monotonic() - began - 0.1
         strike.join()
         self._groups.clear()
-        struck = sorted([*report.late, *(rank for rank, _ in report.failed)])
-        right = struck == ranks and report.is_clean
+        struck = report.late if number == signal.SIGSTOP else [rank for rank, _ in report.failed]
+        right = sorted(struck) == ranks and report.is_clean
         return Row(kind=kind, seconds=seconds, right=right, left=_alive(shown) + _named("chaos"))
 
     # The start of a group.
@@ -422,7 +438,11 @@ def _main(faults: int, only: str = "") -> None:
             print(table([row for row in rows if row.kind == kind]).splitlines()[-1], flush=True)
         chaos.close()
     print(table(rows))
-    print(f"{len(rows)} faults in {time.monotonic() - began:.0f} s; hangs: 0")
+    slowest = max(rows, key=lambda row: row.whole)
+    print(
+        f"{len(rows)} faults in {time.monotonic() - began:.0f} s; the longest ({slowest.kind}) "
+        f"took {slowest.whole:.0f} s with its mending; more than {HANG_SECONDS:g} s would be a hang"
+    )
     left = [*list_named_actors(), *leftovers()]
     print(f"named actors and placement groups left at the end: {left}")
     ray.shutdown()

@@ -11,6 +11,7 @@ from planner.accelerators import GpuVisibility
 from planner.difference import PlanDifference, difference
 from planner.dispatch import DispatchPlan
 from planner.environment import EnvironmentPolicy, EnvironmentSources
+from planner.failure_policy import Domain, FailurePolicy, Survivors
 from planner.findings import (
     CoordinateError,
     Finding,
@@ -24,7 +25,7 @@ from planner.locality import Locality
 from planner.mesh import NamedSharding
 from planner.options import recursive_merge_options
 from planner.prediction import ClusterIntent, predict_launch, predict_launches
-from planner.recovery import Domain, FailurePolicy, RecoveryPlan, Survivors
+from planner.recovery import RecoveryPlan
 from planner.requests import GroupRequest
 from planner.reservation import ReservationPlan, plan_reservation
 from planner.topology import select_segment_nodes, sort_bundles

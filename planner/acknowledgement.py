@@ -16,6 +16,7 @@ __all__ = [
     "judge_affinity",
     "judge_answers",
     "judge_class",
+    "judge_class_again",
     "memory_notes",
 ]
 
@@ -79,6 +80,37 @@ def judge_class(
     if contrary:
         found.append(_contradiction(plan.worker_class, assumed, _some(contrary, identities)))
     return tuple(found)
+
+
+def judge_class_again(
+    plan: LaunchPlan,
+    before: Acknowledgement,
+    acknowledged: Mapping[int, Acknowledgement],
+    identities: Mapping[int, RankIdentity],
+) -> tuple[Finding, ...]:
+    """What contradicts the group in the class that hosts have imported which start again.
+
+    Args:
+        plan: The group.
+        before: What rank 0 said when the group was started.
+        acknowledged: What each of them said.
+        identities: Who the ranks are.
+    """
+    other = [
+        rank
+        for rank, each in acknowledged.items()
+        if (each.digest, each.configures) != (before.digest, before.configures)
+    ]
+    if not other:
+        return ()
+    return (
+        Finding(
+            plan.worker_class,
+            f"it has other methods on {_some(other, identities)} than when the group was started: "
+            "its source has changed since",
+            "bring the first version back, or end the group and start a new one",
+        ),
+    )
 
 
 def judge_answers(

@@ -35,6 +35,7 @@ from planner.roles import (
     Shard,
 )
 from planner.slicing import SlicePlan, plan_slices
+from planner.transports import OBJECT_STORE, check_keeps, why_not_direct
 
 __all__ = ["plan_call"]
 
@@ -49,6 +50,9 @@ def plan_call(request: CallRequest) -> CallPlan:
     roles = dict(request.roles.arguments)
     free = known_axes("free", request.roles.free, request.mesh, findings)
     check_roles(request, roles, free, findings)
+    check_keeps(
+        request.transport, request.link, findings, streams=request.streams, timed=request.timed
+    )
     findings.check()
     called = _cut(request, ())
     plans: dict[str, ArgumentPlan] = {}
@@ -73,7 +77,8 @@ def plan_call(request: CallRequest) -> CallPlan:
         arguments=arguments,
         result=result,
         result_of=source,
-        reason=reason_of(arguments),
+        transport=request.transport or OBJECT_STORE,
+        reason=reason_of(arguments, request.transport),
     )
 
 
@@ -193,7 +198,10 @@ def _sharded(
     if slices is None:
         return None
     if facts.held is not None:
-        return resharded(planned, facts.held, slices, leaders)
+        refusal = ""
+        if facts.held_for:
+            refusal = why_not_direct(facts.held_for, facts.held_link, request.link)
+        return resharded(planned, facts.held, slices, leaders, facts.held_for, refusal)
     sizes = slices.slice_bytes or (None,) * slices.slices
     payloads = tuple(
         payload_of(facts.given, size, ranks, len(cut.ranks))

@@ -13,12 +13,14 @@ from planner.padding import FieldFacts
 from planner.resharding import ReshardPlan, parts_sent
 from planner.roles import Declaration, Result, Role
 from planner.slicing import SlicePlan
+from planner.transports import OBJECT_STORE, LinkFacts
 
 __all__ = [
     "ArgumentFacts",
     "ArgumentPlan",
     "CallPlan",
     "CallRequest",
+    "Cut",
     "Given",
     "NodeTraffic",
     "Payload",
@@ -51,6 +53,8 @@ class Route(Enum):
     """An object that exists already; the caller's process does not touch it."""
     PARTS = "parts"
     """Parts are cut where they are, and joined where they are needed."""
+    DIRECT = "direct"
+    """The same, past the object store, by a direct transport; each receiver joins them itself."""
 
 
 @frozen(kw_only=True)
@@ -69,6 +73,8 @@ class ArgumentFacts:
         groups: A label for each row, as numbers.
         held: How the rows of ``Given.HELD`` are spread over its slices.
         is_cut: Whether ``held`` is already cut as this call wants it, padding included.
+        held_for: The direct transport that ``Given.HELD`` was made for; empty for none.
+        held_link: The link in which all are that hold it; empty for none.
         fields: Its fields with rows; None where nobody has looked, as only padding needs them.
     """
 
@@ -83,6 +89,8 @@ class ArgumentFacts:
     groups: Indices | None = None
     held: SlicePlan | None = None
     is_cut: bool = False
+    held_for: str = ""
+    held_link: str = ""
     fields: tuple[FieldFacts, ...] | None = None
 
 
@@ -98,6 +106,9 @@ class CallRequest:
         arguments: Facts about each argument.
         streams: Whether the method gives a stream of values.
         folds: Whether the caller gives the function that ``Reduce`` names.
+        transport: The direct transport that the results shall stay for; empty for none.
+        link: How the group stands to direct transports.
+        timed: Whether workers report when they began and ended.
     """
 
     group: str
@@ -107,6 +118,9 @@ class CallRequest:
     arguments: tuple[ArgumentFacts, ...] = ()
     streams: bool = False
     folds: bool = False
+    transport: str = ""
+    link: LinkFacts = LinkFacts()
+    timed: bool = False
 
 
 @frozen(kw_only=True)
@@ -125,6 +139,19 @@ class Payload:
 
 
 @frozen(kw_only=True)
+class Cut:
+    """One call that cuts parts out of what a source holds.
+
+    Attributes:
+        source: Which of the slices that are held.
+        receivers: The slices that the parts are for.
+    """
+
+    source: int
+    receivers: tuple[int, ...]
+
+
+@frozen(kw_only=True)
 class ArgumentPlan:
     """What each called rank gets for one argument.
 
@@ -136,7 +163,11 @@ class ArgumentPlan:
         slices: Which rows form each payload, for a batch that is cut; for the sizes of
             micro-batches, the slices that they divide.
         resharding: Which parts form each payload, for results that stayed where they are.
-        cuts: The sources of ``resharding`` that are asked to cut parts out of what they hold.
+        cuts: The calls on the sources of ``resharding`` that cut parts; a part in none of them is
+            all that its source holds, and goes as it is.
+        joins: The ranks that are asked to join a slice for several receivers, before their calls.
+        transport: The direct transport that its parts go by; empty for the object store.
+        reason: Why parts that were held for a direct transport do not go by it; empty otherwise.
         share: The worker's method that hands the payload on inside the group; empty without.
     """
 
@@ -146,7 +177,10 @@ class ArgumentPlan:
     chosen: tuple[int, ...]
     slices: SlicePlan | None = None
     resharding: ReshardPlan | None = None
-    cuts: tuple[int, ...] = ()
+    cuts: tuple[Cut, ...] = ()
+    joins: tuple[int, ...] = ()
+    transport: str = ""
+    reason: str = ""
     share: str = ""
 
 
@@ -162,8 +196,9 @@ class CallPlan:
         arguments: What each gets, argument by argument.
         result: How the results combine.
         result_of: The argument whose slices the results belong to; empty where there is none.
-        transport: How what is not inside a call moves.
-        reason: How the payloads go, and why so.
+        transport: How the results go to those who need them: a direct transport when they stay in
+            the memory of their makers for it; else the object store.
+        reason: How the payloads go and the results, and why so.
     """
 
     group: str
@@ -173,7 +208,7 @@ class CallPlan:
     arguments: tuple[ArgumentPlan, ...]
     result: Result
     result_of: str = ""
-    transport: str = "object store"
+    transport: str = OBJECT_STORE
     reason: str = ""
 
     @property
@@ -190,8 +225,8 @@ class CallPlan:
 
     @property
     def cuts(self) -> int:
-        """How many calls ask workers to cut parts out of results that they hold."""
-        return sum(len(each.cuts) for each in self.arguments)
+        """How many calls there are beside these, to cut parts of held results and to join them."""
+        return sum(len(each.cuts) + len(each.joins) for each in self.arguments)
 
     @property
     def slices(self) -> SlicePlan | None:
@@ -246,34 +281,37 @@ def traffic(plan: CallPlan, node_of: Mapping[int, str]) -> tuple[NodeTraffic, ..
 
 
 def _to_node(plan: CallPlan, node: str, here: set[int]) -> NodeTraffic:
-    parts = sum(_parts_to(each, here) for each in plan.arguments)
     sent = [
-        (payload, len(here.intersection(payload.ranks)))
+        (payload, _parts_to(each, index, here), len(here.intersection(payload.ranks)))
         for each in plan.arguments
-        for payload in each.payloads
-        if not _is_joined(payload, here) and here.intersection(payload.ranks)
+        for index, payload in enumerate(each.payloads)
+        if here.intersection(payload.ranks)
     ]
+    parts = sum(count for _, count, _ in sent)
+    whole = [(payload, times) for payload, count, times in sent if not count]
     return NodeTraffic(
         node=node,
         calls=len(here),
-        objects=parts + sum(payload.route is not Route.INLINE for payload, _ in sent),
+        objects=parts + sum(payload.route is not Route.INLINE for payload, _ in whole),
         parts=parts,
         size=sum(
             (payload.size or 0) * (times if payload.route is Route.INLINE else 1)
-            for payload, times in sent
+            for payload, times in whole
         ),
-        unknown=parts + sum(payload.size is None for payload, _ in sent),
+        unknown=parts + sum(payload.size is None for payload, _ in whole),
     )
 
 
-def _is_joined(payload: Payload, here: set[int]) -> bool:
-    """Whether a slice is joined from parts there; others who receive it get it as one object."""
-    return payload.route is Route.PARTS and payload.ranks[0] in here
-
-
-def _parts_to(argument: ArgumentPlan, here: set[int]) -> int:
-    receivers = argument.resharding.receivers if argument.resharding else ()
-    pairs = zip(receivers, argument.payloads, strict=False)
-    return sum(
-        len(parts_sent(receiver)) for receiver, payload in pairs if _is_joined(payload, here)
-    )
+def _parts_to(argument: ArgumentPlan, index: int, here: set[int]) -> int:
+    """How many parts of held results go to a node for one slice; 0 when it goes as one object."""
+    if argument.resharding is None:
+        return 0
+    payload, count = argument.payloads[index], len(parts_sent(argument.resharding.receivers[index]))
+    match payload.route:
+        case Route.PARTS:
+            # Others who receive what was joined get it as one object.
+            return count if payload.ranks[0] in here else 0
+        case Route.DIRECT:
+            return count * len(here.intersection(payload.ranks))
+        case _:
+            return 1

@@ -1,5 +1,6 @@
 """Which worker groups hold which share of the GPU of each bundle of a cluster."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from attrs import evolve, frozen
@@ -76,6 +77,16 @@ class GpuLedger:
     def without_group(self, name: str) -> "GpuLedger":
         """The ledger without a group."""
         return evolve(self, holders=tuple(pair for pair in self.holders if pair[0] != name))
+
+    def workers_beside(self, name: str) -> dict[tuple[int, int], int]:
+        """How many workers of other groups each bundle holds, by placement group and bundle."""
+        places = (
+            (each.placement_group, each.bundle)
+            for group, mine in self.holders
+            if group != name
+            for each in mine
+        )
+        return dict(Counter(places))
 
     def _refuse(
         self, name: str, over: Sequence[BundleShare], held: dict[tuple[int, int], int]

@@ -25,6 +25,7 @@ from planner.options import JsonObject, actor_options, json_object, recursive_me
 from planner.profiling import profiler_of
 from planner.runtime_env import check_no_credentials, check_spelling
 from planner.slots import Slot, choose_prefix, plan_slots, plan_tied_slots
+from planner.transports import with_transport
 
 __all__ = [
     "FULL_GPU",
@@ -167,9 +168,16 @@ def checked_group(asked: GroupArguments, findings: Findings) -> GroupSpec:
         slots = tuple(evolve(slot, is_alone=True) for slot in slots)
     name = choose_prefix(given.name_prefix, given.worker_class, slots, given.names_taken, findings)
     mesh = _checked_mesh(given.mesh, len(slots), findings)
+    _check_calls(given.most_calls, len(slots), findings)
     visibility = _checked_visibility(given.gpu_visibility, findings)
     environment = plan_environment(given.sources, given.policy, findings)
-    options = actor_options(given.options, findings, notes)
+    options = with_transport(
+        actor_options(given.options, findings, notes),
+        given.tensor_transport,
+        findings,
+        notes,
+        asynchronous=given.asynchronous,
+    )
     runtime_env = _runtime_env(given, environment, findings, notes)
     names = [slot.name(name) for slot in slots]
     places = checked_places(given.places, mesh, names, findings, notes)
@@ -272,6 +280,15 @@ def _checked_mesh(given: object, workers: int, findings: Findings) -> NamedShard
             f"arrange exactly the ranks 0 to {workers - 1}, or start {given.size} workers",
         )
     return given
+
+
+def _check_calls(most: int | None, workers: int, findings: Findings) -> None:
+    if most is not None and 0 < most < workers:
+        findings.add(
+            "max_calls_in_flight",
+            f"{most} calls may be under way, and a call of all {workers} workers makes {workers}",
+            f"give {workers} or more",
+        )
 
 
 def _checked_visibility(given: object, findings: Findings) -> GpuVisibility:

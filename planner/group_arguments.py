@@ -40,6 +40,9 @@ class GroupArguments:
         asynchronous: Whether the class has ``async`` methods.
         notes: What is known already and worth telling.
         places: What is asked of the workers' places: closeness, ports, cores, profilers.
+        most_calls: How many calls may be under way, each worker's counted by itself; None for no
+            limit.
+        tensor_transport: The direct transport that the group shall be started for, or None.
     """
 
     worker_class: str
@@ -59,6 +62,8 @@ class GroupArguments:
     asynchronous: bool = False
     notes: tuple[str, ...] = ()
     places: PlaceArguments = PlaceArguments()
+    most_calls: int | None = None
+    tensor_transport: object = None
 
 
 def well_typed(given: GroupArguments, findings: Findings) -> GroupArguments:

@@ -1,4 +1,4 @@
-"""What became of a call on every rank, and how a failure is told: once, with names."""
+"""What became of a call on every rank, and how a failure or a long wait is told: with names."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,11 +8,16 @@ from planner.failure_causes import Death, DeathCause
 
 __all__ = [
     "FailureReport",
+    "Held",
     "RankFailure",
     "RankIdentity",
     "fold_failures",
+    "held_text",
     "ranks_of_lost_nodes",
     "ranks_text",
+    "slowest_first",
+    "standing_text",
+    "still_waiting_text",
 ]
 
 MOST_CAUSES = 8
@@ -23,6 +28,9 @@ MOST_LINES = 20
 
 MOST_CHARACTERS = 2_000
 """How many characters of one failure's message are told."""
+
+MOST_NAMED = 5
+"""How many ranks that have not answered are told in full."""
 
 _LOST_WITH_OTHERS = {DeathCause.NODE_LOST, DeathCause.UNAVAILABLE, DeathCause.UNKNOWN}
 
@@ -68,6 +76,7 @@ class RankFailure:
         raised_at: When, in seconds of its node's clock; None when the process could not say.
         death: Why its process is gone, if it is.
         tail: The last lines of its standard error.
+        frames: Where it was raised, and from where that was called: ``train.py:41 in step``.
     """
 
     rank: int
@@ -76,6 +85,22 @@ class RankFailure:
     raised_at: float | None = None
     death: Death | None = None
     tail: tuple[str, ...] = ()
+    frames: tuple[str, ...] = ()
+
+
+@frozen(kw_only=True)
+class Held:
+    """Ranks that have not begun a call, because an earlier one holds them.
+
+    Attributes:
+        method: The earlier call's.
+        ranks: The ranks that it holds.
+        seconds: How long ago it was sent; None when not known.
+    """
+
+    method: str
+    ranks: tuple[int, ...]
+    seconds: float | None = None
 
 
 @frozen(kw_only=True)
@@ -87,7 +112,8 @@ class FailureReport:
         causes: Each distinct failure with the ranks it struck; the first in time comes first.
         finished: Ranks that had returned.
         running: Ranks that had not answered.
-        seconds: How long the caller had waited.
+        seconds: How long ago the call was sent; where that is not known, how long was waited.
+        held: Those that had not begun, and what held them.
     """
 
     subject: str
@@ -95,6 +121,7 @@ class FailureReport:
     finished: tuple[int, ...]
     running: tuple[int, ...]
     seconds: float | None = None
+    held: tuple[Held, ...] = ()
 
     @property
     def first(self) -> RankFailure | None:
@@ -119,6 +146,7 @@ def fold_failures(
     called: Sequence[int],
     finished: Sequence[int],
     seconds: float | None = None,
+    held: Sequence[Held] = (),
 ) -> FailureReport:
     """Fold equal failures together, the first in time first.
 
@@ -127,7 +155,8 @@ def fold_failures(
         failures: One per failed rank, in the order in which they arrived.
         called: Every rank that took part.
         finished: Those that returned.
-        seconds: How long the caller has waited.
+        seconds: How long ago it was sent, or how long the caller has waited.
+        held: Ranks that have not begun, and what holds them.
     """
     arrived = {failure.rank: place for place, failure in enumerate(failures)}
     in_time = sorted(
@@ -151,6 +180,7 @@ def fold_failures(
         finished=tuple(sorted(finished)),
         running=tuple(sorted(rank for rank in called if rank not in ended)),
         seconds=seconds,
+        held=tuple(held),
     )
 
 
@@ -186,6 +216,8 @@ def failure_text(report: FailureReport, identities: Mapping[int, RankIdentity]) 
         lines.append(f"{report.subject}: {len(report.failed)} of {count} ranks failed; first {who}")
     for failure, ranks in report.causes[:MOST_CAUSES]:
         lines.append(f"  {ranks_text(ranks)}: {failure.error_type}: {_told(failure.message)}")
+        if failure is first and failure.frames:
+            lines.append(f"    raised at {', from '.join(failure.frames)}")
         if failure.tail:
             lines.append(f"    last lines of rank {failure.rank}'s standard error:")
             lines += [f"    | {line}" for line in failure.tail]
@@ -199,10 +231,86 @@ def failure_text(report: FailureReport, identities: Mapping[int, RankIdentity]) 
     if report.running:
         waited = "" if report.seconds is None else f", after {report.seconds:.1f} s"
         lines.append(f"  no answer yet: {ranks_text(report.running)}{waited}")
-        slow = [identities[rank] for rank in report.running[:4] if rank in identities]
-        if slow and first is None:
-            lines.append(f"  waiting for {'; '.join(map(str, slow))}")
+        named, more = _slowest(report.running, identities, report.held)
+        lines += [f"    waiting for {each}" for each in named]
+        lines += [f"    {more}"] if more else []
+    lines += [f"  not begun: {held_text(each)}" for each in report.held]
     return "\n".join(lines)
+
+
+def still_waiting_text(
+    subject: str,
+    pending: Sequence[int],
+    called: int,
+    seconds: float,
+    identities: Mapping[int, RankIdentity],
+    held: Sequence[Held] = (),
+    *,
+    streams: bool = False,
+) -> str:
+    """What a long wait says now and then: for whom it waits.
+
+    Args:
+        subject: What was called.
+        pending: Who has not answered.
+        called: How many were called.
+        seconds: How long ago, or how long the caller has waited.
+        identities: Who the ranks are.
+        held: Those that have not begun, and what holds them.
+        streams: Whether it waits for values of streams, of which each may give many.
+    """
+    whose, done = ("values of ", "ended") if streams else ("", "answered")
+    named, more = _slowest(pending, identities, held)
+    answered = called - len(pending)
+    parts = [*named, *([more] if more else []), *(f"not begun: {held_text(e)}" for e in held)]
+    return (
+        f"{subject}: still waiting for {whose}{ranks_text(pending)} after {seconds:.0f} s; "
+        f"{answered} of {called} {'has' if answered == 1 else 'have'} {done}; {'; '.join(parts)}"
+    )
+
+
+def standing_text(report: FailureReport, identities: Mapping[int, RankIdentity]) -> str:
+    """In one line how a call stood when another one failed, or time was up."""
+    standings = (
+        ("returned", report.finished),
+        ("failed", report.failed),
+        ("had not answered", report.running),
+    )
+    told = [f"{ranks_text(ranks)} {what}" for what, ranks in standings if ranks]
+    if report.running and report.seconds is not None:
+        told[-1] += f" after {report.seconds:.1f} s"
+    named, more = _slowest(report.running, identities, report.held)
+    waiting = [
+        *named,
+        *([more] if more else []),
+        *(f"not begun: {held_text(e)}" for e in report.held),
+    ]
+    return f"{report.subject}: {'; '.join(told)}" + (f": {'; '.join(waiting)}" if waiting else "")
+
+
+def slowest_first(pending: Sequence[int], held: Sequence[Held]) -> list[int]:
+    """Those that have not answered; those that have not begun come first.
+
+    Whoever runs may be waiting for those, in a collective.
+    """
+    behind = {rank for each in held for rank in each.ranks}
+    return sorted(pending, key=lambda rank: (rank not in behind, rank))
+
+
+def _slowest(
+    pending: Sequence[int], identities: Mapping[int, RankIdentity], held: Sequence[Held]
+) -> tuple[list[str], str]:
+    """The first few in full, where more than their numbers is known; and the others."""
+    ordered = slowest_first(pending, held)
+    known = [identities[rank] for rank in ordered[:MOST_NAMED] if rank in identities]
+    rest = ordered[MOST_NAMED:]
+    return [str(each) for each in known], f"and {len(rest)} more: {ranks_text(rest)}" * bool(rest)
+
+
+def held_text(held: Held) -> str:
+    """``ranks 1, 3, still in save(), called 52 s ago``."""
+    ago = "" if held.seconds is None else f", called {held.seconds:.1f} s ago"
+    return f"{ranks_text(held.ranks)}, still in {held.method}(){ago}"
 
 
 def _told(message: str) -> str:

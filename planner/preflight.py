@@ -173,23 +173,27 @@ class PreflightReport:
         )
 
 
-def judge_hosts(looks: Sequence[HostLook], wanted: WantedHost) -> PreflightReport:
+def judge_hosts(
+    looks: Sequence[HostLook], wanted: WantedHost, beside: Sequence[HostLook] = ()
+) -> PreflightReport:
     """The verdicts on interpreter, versions, class and GPUs of every node.
 
     Args:
         looks: What the hosts saw, in rank order.
         wanted: What they must be like.
+        beside: What the hosts of ranks that go on saw when they were started. Nothing is said of
+            them; the others must have the same class, and other GPUs.
     """
     rows: list[PreflightRow] = []
     by_node: dict[str, list[HostLook]] = {}
     for look in looks:
         by_node.setdefault(look.node_id, []).append(look)
-    usual = _usual_module(looks)
+    usual = _usual_module(beside) or _usual_module(looks)
     for same in by_node.values():
         rows.append(_python_row(same, wanted))
         rows.append(_ray_row(same, wanted))
         rows.extend(_class_rows(same, wanted, usual))
-        rows.extend(_gpu_rows(same, wanted))
+        rows.extend(_gpu_rows(same, wanted, beside))
     return PreflightReport(rows=tuple(rows))
 
 
@@ -272,9 +276,11 @@ def _class_rows(
     return [verdict_on(same, "class", State.GOOD, f"{module.origin}{version}")]
 
 
-def _gpu_rows(same: Sequence[HostLook], wanted: WantedHost) -> list[PreflightRow]:
+def _gpu_rows(
+    same: Sequence[HostLook], wanted: WantedHost, beside: Sequence[HostLook]
+) -> list[PreflightRow]:
     rows: list[PreflightRow] = []
-    holders: dict[str, HostLook] = {}
+    holders = {gpu.uuid: look for look in beside for gpu in look.gpus or () if gpu.uuid is not None}
     blind = [look for look in same if look.gpus is None]
     if wanted.free_gpu_memory and blind:
         found = "no NVIDIA driver is there to say how much memory is free"

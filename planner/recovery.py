@@ -1,21 +1,14 @@
 """After a failure: whom to keep, end and start again, on which slots, or what is missing."""
 
-# Ranks fail together in domains. What a domain is, the policy says: a rollout group's engines are
-# independent of each other (tied group), a training group's ranks are not (group). Everything of a
-# struck domain is ended and started again; the rest is kept and goes on serving.
-
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from enum import StrEnum
-from typing import assert_never
 
 from attrs import field, frozen
 
+from planner.failure_policy import Domain, FailurePolicy, Survivors, domain_of, fate_of
 from planner.findings import Findings
 from planner.launch import LaunchPlan
 from planner.liveness import WorkerState, WorkerStatus, deaf_ranks
 from planner.outcomes import ranks_text
-from planner.times import seconds_of
-from planner.whole_numbers import whole_number
 
 __all__ = [
     "Domain",
@@ -24,88 +17,14 @@ __all__ = [
     "RecoveryPlan",
     "RestartedRank",
     "Survivors",
-    "absent_after",
     "base_name",
     "domain_of",
     "failed_ranks",
     "lost_nodes",
     "plan_recovery",
-    "plan_resize",
     "recovery_text",
-    "serving_groups",
+    "restarted_rank",
 ]
-
-
-class Domain(StrEnum):
-    """Which ranks share the fate of one that fails."""
-
-    RANK = "rank"
-    TIED_GROUP = "tied group"
-    REPLICA = "replica"
-    GROUP = "group"
-
-
-class Survivors(StrEnum):
-    """What becomes of ranks that are still in a call in which another failed."""
-
-    LEAVE = "leave"
-    ABORT = "abort"
-
-
-@frozen(kw_only=True)
-class FailurePolicy:
-    """What a group does when some of its ranks fail.
-
-    Attributes:
-        domain: Which ranks share the fate of one that fails.
-        survivors: What becomes of ranks of a struck domain that are still in the call.
-        stacks: Whether the error shows the stacks of ranks that had not answered.
-        budget: How many recoveries the group may have.
-        first_pause: Seconds before the second recovery; doubled before each further one.
-        longest_pause: Never longer than this.
-
-    Raises:
-        PlanError: A value cannot be; the error names each.
-    """
-
-    domain: Domain = Domain.GROUP
-    survivors: Survivors = Survivors.LEAVE
-    stacks: bool = False
-    budget: int = 3
-    first_pause: float = 1.0
-    longest_pause: float = 60.0
-
-    def __attrs_post_init__(self) -> None:
-        findings = Findings("FailurePolicy")
-        choices: tuple[tuple[str, object, type[Domain | Survivors]], ...] = (
-            ("domain", self.domain, Domain),
-            ("survivors", self.survivors, Survivors),
-        )
-        for path, value, kind in choices:
-            if not isinstance(value, kind):
-                names = ", ".join(f"{kind.__name__}.{each.name}" for each in kind)
-                findings.add(path, f"{value!r} is not a {kind.__name__}", f"use one of {names}")
-        stacks: object = self.stacks
-        if not isinstance(stacks, bool):
-            findings.add("stacks", f"{stacks!r} is not a truth value", "give True or False")
-        budget = whole_number(self.budget)
-        if budget is None or budget < 0:
-            problem = f"{self.budget!r} is not a number of recoveries"
-            findings.add("budget", problem, "give a whole number, 0 or more")
-        pauses: tuple[tuple[str, object], ...] = (
-            ("first_pause", self.first_pause),
-            ("longest_pause", self.longest_pause),
-        )
-        for path, pause in pauses:
-            if seconds_of(pause) is None:
-                findings.add(path, f"{pause!r} is not a time", "give seconds, 0 or more")
-        findings.check()
-
-    def pause_before(self, attempt: int) -> float:
-        """Seconds to wait before a recovery, counted from 0; the first one does not wait."""
-        if attempt <= 0:
-            return 0.0
-        return min(self.longest_pause, self.first_pause * 2.0 ** min(attempt - 1, 60))
 
 
 @frozen(kw_only=True)
@@ -182,24 +101,6 @@ class RecoveryPlan:
         return not self.missing
 
 
-def domain_of(plan: LaunchPlan, rank: int, domain: Domain) -> tuple[int, ...]:
-    """The ranks that share a rank's fate, itself included, sorted."""
-    worker = plan.workers[rank]
-    match domain:
-        case Domain.RANK:
-            return (rank,)
-        case Domain.TIED_GROUP:
-            alike = [w.rank for w in plan.workers if w.tied_group == worker.tied_group]
-        case Domain.REPLICA:
-            shard = worker.data_parallel_shard
-            alike = [w.rank for w in plan.workers if w.data_parallel_shard == shard]
-        case Domain.GROUP:
-            alike = [w.rank for w in plan.workers]
-        case _:
-            assert_never(domain)
-    return tuple(sorted(alike))
-
-
 def failed_ranks(
     statuses: Sequence[WorkerStatus],
     broken: Iterable[int],
@@ -238,7 +139,8 @@ def plan_recovery(
         plan: The group as it was launched.
         facts: What failed, and what there is to start on.
         policy: What fails together, and how often.
-        generation: The generation that the recovery makes.
+        generation: The generation that the recovery makes; the one before it stays when nothing
+            starts.
 
     Raises:
         PlanError: A failed rank is not in the group.
@@ -253,8 +155,7 @@ def plan_recovery(
     lost = frozenset(facts.lost_nodes)
     gone = {worker.rank for worker in plan.workers if worker.node_id in lost}.union(facts.failed)
     absent = frozenset(facts.absent)
-    domains = {domain_of(plan, rank, policy.domain) for rank in gone - absent}
-    struck = sorted({rank for domain in domains for rank in domain} - absent)
+    struck = sorted(fate_of(plan, gone - absent, policy.domain) - absent)
     start, missing = _places(plan, struck, facts, generation)
     if facts.attempt >= policy.budget and struck:
         spent = (
@@ -267,7 +168,7 @@ def plan_recovery(
     moved = 0 in struck
     return RecoveryPlan(
         group=plan.group,
-        generation=generation,
+        generation=generation if struck else generation - 1,
         keep=keep,
         end=tuple(struck),
         start=start,
@@ -292,7 +193,7 @@ def _places(
             by_node.setdefault(worker.node_id, []).append(rank)
             continue
         place = (worker.placement_group, worker.bundle, worker.node_id)
-        start.append(_restarted(plan, rank, place, generation))
+        start.append(restarted_rank(plan, rank, place, generation))
     for node_id, ranks in sorted(by_node.items()):
         slots = _together(free, len(ranks))
         if not slots:
@@ -304,7 +205,7 @@ def _places(
             continue
         for rank, slot in zip(ranks, slots, strict=True):
             free.remove(slot)
-            start.append(_restarted(plan, rank, slot, generation, node_id))
+            start.append(restarted_rank(plan, rank, slot, generation, node_id))
     return tuple(sorted(start, key=lambda each: each.rank)), missing
 
 
@@ -319,13 +220,14 @@ def _together(free: Sequence[tuple[int, int, str]], count: int) -> list[tuple[in
     return list(free[:count]) if len(free) >= count else []
 
 
-def _restarted(
+def restarted_rank(
     plan: LaunchPlan,
     rank: int,
     place: tuple[int, int, str | None],
     generation: int,
     moved_from: str | None = None,
 ) -> RestartedRank:
+    """A rank as it starts again: its place is a placement group, a bundle and a node."""
     return RestartedRank(
         rank=rank,
         name=f"{base_name(plan.workers[rank].name)}.g{generation}",
@@ -340,58 +242,6 @@ def base_name(name: str) -> str:
     """A worker's name without its generation."""
     head, mark, tail = name.rpartition(".g")
     return head if mark and tail.isdigit() else name
-
-
-def plan_resize(
-    plan: LaunchPlan, tied_groups: Iterable[int], generation: int, serving: Mapping[int, bool]
-) -> RecoveryPlan:
-    """Give up some tied groups of a rollout group, and take back others, by the same actions.
-
-    Args:
-        plan: The group at its full size: every tied group has its slots, used or not.
-        tied_groups: The tied groups that shall serve.
-        generation: The generation that this makes.
-        serving: Whether each tied group serves now.
-
-    Raises:
-        PlanError: There is no such tied group, or none would be left.
-    """
-    findings = Findings(f"worker group {plan.group!r}, resize")
-    wanted = set(tied_groups)
-    known = {worker.tied_group for worker in plan.workers}
-    for each in sorted(wanted - known):
-        findings.add("tied_groups", f"there is no tied group {each}", f"use 0 to {len(known) - 1}")
-    if not wanted:
-        findings.add("tied_groups", "none would be left", "keep one, or end the group")
-    findings.check()
-    leave = [w.rank for w in plan.workers if serving[w.tied_group] and w.tied_group not in wanted]
-    come = [w for w in plan.workers if not serving[w.tied_group] and w.tied_group in wanted]
-    keep = [w.rank for w in plan.workers if serving[w.tied_group] and w.tied_group in wanted]
-    moved = any(worker.rank == 0 for worker in come)
-    return RecoveryPlan(
-        group=plan.group,
-        generation=generation,
-        keep=tuple(keep),
-        end=tuple(leave),
-        # The cluster may have moved the bundle of a rank that was given up.
-        start=tuple(
-            _restarted(plan, w.rank, (w.placement_group, w.bundle, None), generation) for w in come
-        ),
-        pause=0.0,
-        new_rendezvous=moved,
-        tell=tuple(keep) if moved else (),
-    )
-
-
-def serving_groups(plan: LaunchPlan, absent: Collection[int]) -> dict[int, bool]:
-    """Whether each tied group serves, from the ranks that were given up."""
-    serving = {worker.tied_group: True for worker in plan.workers}
-    return serving | {plan.workers[rank].tied_group: False for rank in absent}
-
-
-def absent_after(absent: Collection[int], plan: RecoveryPlan) -> frozenset[int]:
-    """The ranks that are given up once a change of size has been carried out."""
-    return frozenset({*absent, *plan.end}.difference(each.rank for each in plan.start))
 
 
 def recovery_text(plan: RecoveryPlan) -> str:

@@ -1,6 +1,6 @@
 """Ranks that start again: with what, where they must come back, and the plan with them in it."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from attrs import evolve
 
@@ -9,11 +9,14 @@ from planner.group import GroupSpec, HostRequest, plan_hosts
 from planner.host_facts import HostFacts
 from planner.inventory import BundleFacts
 from planner.launch import LaunchPlan, Rendezvous, WorkerPlan, plan_launch
+from planner.meeting import meeting_candidates
+from planner.preflight import HostLook
 from planner.recovery import RestartedRank, base_name
 from planner.slots import regroup
 
 __all__ = [
     "bundles_on",
+    "doors_of",
     "in_rank_order",
     "moved_bundles",
     "plan_restart",
@@ -23,14 +26,19 @@ __all__ = [
 ]
 
 
-def bundles_on(plan: LaunchPlan, nodes: Collection[str]) -> tuple[tuple[int, int], ...]:
-    """Placement group and bundle of the ranks on some nodes, sorted."""
+def bundles_on(
+    plan: LaunchPlan, nodes: Collection[str], absent: Collection[int] = ()
+) -> tuple[tuple[int, int], ...]:
+    """Placement group and bundle of the ranks on some nodes, sorted.
+
+    Those of ranks that were given up (``absent``) are kept for their return.
+    """
     return tuple(
         sorted(
             {
                 (worker.placement_group, worker.bundle)
                 for worker in plan.workers
-                if worker.node_id in nodes
+                if worker.node_id in nodes and worker.rank not in absent
             }
         )
     )
@@ -108,6 +116,7 @@ def plan_restart(
     spec: GroupSpec,
     facts: Sequence[HostFacts],
     restarted: Sequence[RestartedRank],
+    meeting_address: str | None = None,
 ) -> LaunchPlan:
     """The group with some ranks started again, made as at the launch.
 
@@ -119,6 +128,8 @@ def plan_restart(
         spec: ``restarted_spec`` of the group.
         facts: Where each host is, in rank order; of those that start again, where it landed now.
         restarted: Who starts again, and where.
+        meeting_address: The address of a new rank 0 that the others which start have reached;
+            None when nobody tried.
 
     Raises:
         PlanError: A rank came back elsewhere than it should, or what landed contradicts what the
@@ -128,7 +139,7 @@ def plan_restart(
     for each in restarted:
         _check_return(old.workers[each.rank], each, facts[each.rank], findings)
     try:
-        planned = plan_launch(spec, facts)
+        planned = plan_launch(spec, facts, meeting_address)
     except PlanError as error:
         findings.include(error)
         raise PlanError(findings.subject, findings.found) from error
@@ -176,6 +187,23 @@ def _meeting(old: LaunchPlan, planned: LaunchPlan) -> Rendezvous:
     if old.workers[0].node_id != planned.workers[0].node_id:
         return planned.rendezvous
     return evolve(planned.rendezvous, address=old.rendezvous.address)
+
+
+def doors_of(
+    old: LaunchPlan, looks: Mapping[int, HostLook], visitors: Sequence[int]
+) -> tuple[str, ...]:
+    """At which addresses of a new rank 0 those that start with it knock; the likeliest first.
+
+    Ranks that go on are not asked, so on its old node the address stays that which they reached.
+
+    Args:
+        old: The group before.
+        looks: What the ranks that start have seen; rank 0 is among them.
+        visitors: Those of them that knock.
+    """
+    if looks[0].node_id == old.workers[0].node_id:
+        return (old.rendezvous.address,)
+    return meeting_candidates(looks[0], [looks[rank] for rank in visitors])
 
 
 def with_first_names(plan: LaunchPlan) -> LaunchPlan:

@@ -34,7 +34,17 @@ __all__ = [
 
 
 def _axes(given: str | Sequence[str]) -> tuple[str, ...]:
-    return (given,) if isinstance(given, str) else tuple(given)
+    if isinstance(given, str):
+        return (given,)
+    unchecked: object = given
+    axes = tuple(unchecked) if isinstance(unchecked, Sequence) else (unchecked,)
+    findings = Findings("roles")
+    for axis in axes:
+        if not isinstance(axis, str):
+            remedy = "give the name of an axis, or a tuple of names, as in ('data_parallel',)"
+            findings.add("axes", f"{axis!r} is not the name of an axis", remedy)
+    findings.check()
+    return tuple(str(axis) for axis in axes)
 
 
 def _pads(

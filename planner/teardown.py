@@ -4,8 +4,8 @@
 # report its loss in the place of what really happened. Every rank is asked to clean up at the
 # same time, because a clean-up is often a collective itself.
 
-import re
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 
 from attrs import field, frozen
 
@@ -14,10 +14,29 @@ from planner.launch import LaunchPlan
 from planner.liveness import DEAF, WorkerState
 from planner.outcomes import ranks_text
 
-__all__ = ["TeardownPlan", "TeardownReport", "plan_teardown", "run_of", "teardown_text"]
+__all__ = [
+    "Bundle",
+    "BundlesBefore",
+    "BundlesFound",
+    "TeardownPlan",
+    "TeardownReport",
+    "bundles_text",
+    "judge_bundles",
+    "plan_teardown",
+    "teardown_text",
+]
 
 GRACE_SECONDS = 30.0
 """How long a clean-up may take, unless the caller says."""
+
+GONE_SECONDS = 10.0
+"""How long killed actors may take to give up names, processes and bundles."""
+
+CHILDREN_SECONDS = 2.0
+"""How long what others started in the bundles may take to go, once the workers are gone."""
+
+Bundle = tuple[int, int]
+"""A placement group, and a bundle of it."""
 
 
 @frozen(kw_only=True)
@@ -32,7 +51,8 @@ class TeardownPlan:
         grace: Seconds that the asked ranks have together; None waits without end.
         waves: The ranks to end, wave after wave.
         names: The actors' names that must be free afterwards, in rank order.
-        bundles: Placement group and bundle of every rank, which must be free afterwards.
+        bundles: Placement group and bundle of every rank in ``waves``, in rank order, which must
+            be free afterwards.
     """
 
     group: str
@@ -42,7 +62,7 @@ class TeardownPlan:
     grace: float | None
     waves: tuple[tuple[int, ...], ...]
     names: tuple[str, ...]
-    bundles: tuple[tuple[int, int], ...]
+    bundles: tuple[Bundle, ...]
 
 
 def plan_teardown(
@@ -97,6 +117,76 @@ def plan_teardown(
 
 
 @frozen(kw_only=True)
+class BundlesBefore:
+    """What was in the bundles of a group just before its workers were ended.
+
+    Attributes:
+        held: How many workers, actors and tasks of anyone each bundle held.
+        beside: How many workers of other groups.
+        dead: The ranks of the group that were dead already.
+    """
+
+    held: Mapping[Bundle, int] = field(factory=dict)
+    beside: Mapping[Bundle, int] = field(factory=dict)
+    dead: frozenset[int] = frozenset()
+
+
+@frozen(kw_only=True)
+class BundlesFound:
+    """Which bundles of a group are not free again.
+
+    Attributes:
+        held: Those in which more is than other groups hold there.
+        unseen: Those of which nothing is known: their node is lost, or their placement group is.
+        patience: Seconds for which it is worth waiting that this changes by itself.
+    """
+
+    held: tuple[Bundle, ...] = ()
+    unseen: tuple[Bundle, ...] = ()
+    patience: float = 0.0
+
+
+def judge_bundles(
+    plan: TeardownPlan,
+    before: BundlesBefore,
+    held: Mapping[Bundle, int],
+    beside: Mapping[Bundle, int],
+) -> BundlesFound:
+    """Which bundles are free, from what is in them now.
+
+    A bundle that only this group used must be empty. What a colocated group has started in a
+    bundle beside its worker is nobody's fault: there, only as much must be gone as this group's
+    workers held.
+
+    Args:
+        plan: The teardown, carried out.
+        before: What was there before its workers were ended.
+        held: How many workers, actors and tasks of anyone each bundle holds now; a bundle that
+            can't be looked at is not in it.
+        beside: How many workers of other groups each bundle holds now.
+    """
+    ranks = sorted(rank for wave in plan.waves for rank in wave)
+    own: dict[Bundle, int] = {}
+    for rank, bundle in zip(ranks, plan.bundles, strict=True):
+        own[bundle] = own.get(bundle, 0) + (rank not in before.dead)
+    found: list[Bundle] = []
+    patience = 0.0
+    for bundle in sorted(own):
+        more = held.get(bundle, 0) - beside.get(bundle, 0)
+        known = own[bundle] + before.beside.get(bundle, 0)
+        others = max(0, before.held.get(bundle, 0) - known)
+        is_shared = bool(beside.get(bundle) or before.beside.get(bundle))
+        if more > (others if is_shared else 0):
+            found.append(bundle)
+            patience = max(patience, GONE_SECONDS if more > others else CHILDREN_SECONDS)
+    return BundlesFound(
+        held=tuple(found),
+        unseen=tuple(bundle for bundle in sorted(own) if bundle not in held),
+        patience=patience,
+    )
+
+
+@frozen(kw_only=True)
 class TeardownReport:
     """What came of ending a group.
 
@@ -110,6 +200,10 @@ class TeardownReport:
         names_held: Names that are not free again.
         processes_left: Ranks whose process is still there.
         processes_unseen: Ranks on other machines, whose end only Ray vouches for.
+        bundles_held: Placement group and bundle of what is not free again: something is in it
+            that no other group's claim explains, such as an actor that a worker started.
+        bundles_unseen: Those that can't be looked at: their node is lost, or their placement
+            group is removed.
         seconds: How long it took.
     """
 
@@ -122,17 +216,20 @@ class TeardownReport:
     names_held: tuple[str, ...] = ()
     processes_left: tuple[int, ...] = ()
     processes_unseen: tuple[int, ...] = ()
+    bundles_held: tuple[Bundle, ...] = ()
+    bundles_unseen: tuple[Bundle, ...] = ()
     seconds: float = field(default=0.0, eq=False)
 
     @property
     def is_clean(self) -> bool:
-        """Whether nothing is left: names free, processes gone."""
-        return not self.names_held and not self.processes_left
+        """Whether nothing is left: names free, processes gone, bundles free."""
+        return not (self.names_held or self.processes_left or self.bundles_held)
 
     @property
     def went_well(self) -> bool:
-        """Whether nothing is left and every rank cleaned up that was to."""
-        return self.is_clean and not (self.failed or self.late or self.not_asked)
+        """Whether every rank is gone and cleaned up if it was to; others may be in its bundles."""
+        troubles = (self.failed, self.late, self.not_asked, self.names_held, self.processes_left)
+        return not any(troubles)
 
 
 def teardown_text(report: TeardownReport) -> str:
@@ -153,13 +250,18 @@ def teardown_text(report: TeardownReport) -> str:
     if report.processes_unseen:
         seen = ranks_text(report.processes_unseen)
         lines.append(f"  on other machines, where only Ray says that they are gone: {seen}")
+    if report.bundles_held:
+        lines.append(f"  not free again: {bundles_text(report.bundles_held)}")
+    if report.bundles_unseen:
+        unseen = bundles_text(report.bundles_unseen)
+        lines.append(f"  nobody can tell whether they are free: {unseen}")
     return "\n".join(lines)
 
 
-_RUN = re.compile(r".+-([0-9a-f]{8})-(?:node\d+|unified)")
-
-
-def run_of(placement_group: str) -> str | None:
-    """The run id in a placement group's name; None for one that rankplan did not make."""
-    found = _RUN.fullmatch(placement_group)
-    return found[1] if found else None
+def bundles_text(bundles: Sequence[Bundle]) -> str:
+    """Bundles for people: ``bundles 0-3 of placement group 1``."""
+    return "; ".join(
+        f"{ranks_text([bundle for _, bundle in mine]).replace('rank', 'bundle', 1)} "
+        f"of placement group {group}"
+        for group, mine in groupby(sorted(bundles), lambda each: each[0])
+    )

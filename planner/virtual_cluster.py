@@ -6,6 +6,7 @@ from attrs import evolve, frozen
 
 from planner.bundle_resources import BundleResources, checked_resources
 from planner.findings import Findings
+from planner.leftovers import name_in_run
 from planner.node_choice import (
     DOMAIN_LABEL,
     NODE_ID_LABEL,
@@ -220,12 +221,11 @@ def plan_bundles(
         spec: The cluster; the nodes it excludes are named by their ids (``named_by_id``).
         unified: One placement group over all nodes.
         strategy: Overrides the cluster's strategy for a unified placement group.
-        run: Told apart from others of the same name by this.
+        run: Told apart from others of the same name by this, also in placement groups' names.
         plan: Where the bundles were planned; None leaves that to Ray.
         features: What the installed Ray can be told.
     """
     bundle = spec.resources.bundle(spec.max_colocated_worker_groups, use_gpus=spec.use_gpus)
-    base = f"{spec.name or 'rankplan'}-{run}"
     counts = [count for count in spec.bundle_counts if count]
     if unified:
         groups = [("unified", sum(counts))]
@@ -236,7 +236,7 @@ def plan_bundles(
     planned = _planned(plan, spec.pool, len(groups))
     return tuple(
         BundleRequest(
-            name=f"{base}-{suffix}",
+            name=name_in_run(spec.pool, part, run),
             strategy=(strategy or spec.strategy) if unified else Strategy.STRICT_PACK,
             bundles=(bundle,) * count,
             selectors=_selectors(
@@ -245,7 +245,7 @@ def plan_bundles(
             domain=DOMAIN_LABEL if one_domain else None,
             prefers=None if unified else _first_node(each),
         )
-        for (suffix, count), each in zip(groups, planned, strict=True)
+        for (part, count), each in zip(groups, planned, strict=True)
     )
 
 

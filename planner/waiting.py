@@ -17,6 +17,7 @@ from planner.reservation import NeverFits, ReservationPlan
 
 __all__ = [
     "LookAgain",
+    "Looks",
     "Reserve",
     "first_step",
     "next_report",
@@ -37,17 +38,32 @@ class Reserve:
 
 
 @frozen
+class Looks:
+    """How many times a cluster was looked at that was not good enough, for either reason.
+
+    Attributes:
+        lacking: Some bundle did not fit.
+        crowded: All fitted, on fewer nodes than they could have.
+    """
+
+    lacking: int = 0
+    crowded: int = 0
+
+
+@frozen
 class LookAgain:
-    """Some bundle can't fit on the nodes that are there.
+    """Some bundle can't fit on the nodes that are there, or all would crowd onto few of them.
 
     Attributes:
         pause: Seconds until the next look.
         why: What is missing.
+        made: The looks so far, with this one.
         is_brief: Whether it should pass in a moment, so that nobody need be told.
     """
 
     pause: float
     why: str
+    made: Looks
     is_brief: bool = False
 
 
@@ -58,7 +74,7 @@ CROWDED_PAUSES = (0.1, 0.2, 0.4, 0.8)
 def first_step(
     plan: ReservationPlan,
     all_free: ReservationPlan,
-    look: int,
+    made: Looks,
     looks: int,
     left: float,
     unusable: Finding | None = None,
@@ -68,8 +84,8 @@ def first_step(
     Args:
         plan: What fits where.
         all_free: The same, were everything free.
-        look: How many times was looked before.
-        looks: How many times may be looked in all before it is given up.
+        made: How many times was looked before.
+        looks: How many times bundles may be lacking before it is given up.
         left: Seconds that may still be waited.
         unusable: Why no node at all may be used; None when some may.
 
@@ -79,19 +95,21 @@ def first_step(
     """
     if plan.possible:
         now, wanted = len(_nodes(plan)), len(_nodes(all_free))
-        if now < wanted and look < len(CROWDED_PAUSES):
+        if now < wanted and made.crowded < len(CROWDED_PAUSES):
             why = (
                 f"it has room on {now} node{'s'[: now > 1]} now, and on {wanted} once they are free"
             )
-            return LookAgain(pause=CROWDED_PAUSES[look], why=why, is_brief=True)
+            pause = CROWDED_PAUSES[made.crowded]
+            after = evolve(made, crowded=made.crowded + 1)
+            return LookAgain(pause=pause, why=why, made=after, is_brief=True)
         return Reserve()
-    pause = float(2**look)
-    if look + 1 >= looks or pause > left:
+    pause = float(2**made.lacking)
+    if made.lacking + 1 >= looks or pause > left:
         if unusable is not None:
             raise ResourceInsufficientError("reservation", [unusable])
         plan.check()
     why = _verdicts(plan) if unusable is None else f"{unusable.path}: {unusable.problem}"
-    return LookAgain(pause=pause, why=why)
+    return LookAgain(pause=pause, why=why, made=evolve(made, lacking=made.lacking + 1))
 
 
 def _nodes(plan: ReservationPlan) -> set[str]:

@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping
 from attrs import evolve
 
 from planner.environment import EnvironmentPolicy
+from planner.failure_policy import FailurePolicy
 from planner.findings import Findings
 from planner.group import GroupArguments, GroupSpec, gpu_share_of
 from planner.group_places import PlaceArguments
-from planner.recovery import FailurePolicy
 from planner.times import seconds_of
 from planner.whole_numbers import whole_number
 from runtime.backend import Cluster
@@ -88,6 +88,8 @@ def start_request(
     places: PlaceArguments,
     checks: Checks,
     claim: Callable[[GroupSpec], None],
+    max_calls_in_flight: object,
+    tensor_transport: object = None,
 ) -> StartRequest:
     """A new group as it is started, with what does no harm where an argument's type is wrong.
 
@@ -105,6 +107,8 @@ def start_request(
         mesh=mesh,
         gpu_visibility=gpu_visibility,
         places=places,
+        tensor_transport=tensor_transport,
+        most_calls=whole_number(max_calls_in_flight) or None,
     )
     if known is not None:
         arguments = evolve(

@@ -5,7 +5,7 @@ teardown know only this interface, so they run unchanged over plain objects in o
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from attrs import frozen
 
@@ -14,6 +14,9 @@ from planner.gpu_ledger import BundleShare
 from planner.group import GroupSpec, HostRequest
 from planner.interpreter import Interpreter
 from planner.inventory import BundleFacts
+
+if TYPE_CHECKING:
+    from runtime.direct import Direct
 
 __all__ = [
     "Actor",
@@ -70,6 +73,10 @@ class Backend(Protocol):
     @property
     def is_up(self) -> bool:
         """Whether there is a cluster to talk to."""
+
+    @property
+    def direct(self) -> "Direct":
+        """What moves results from worker to worker past the object store."""
 
     def now(self) -> float:
         """Seconds on a clock that never goes back."""
@@ -131,6 +138,9 @@ class Backend(Protocol):
             OutOfTimeError: Not all were there in time.
         """
 
+    async def fetch(self, references: Sequence[Reference]) -> list[Any]:
+        """``get`` of what is ready; the other tasks of the event loop go on."""
+
     def look(self, references: Sequence[Reference]) -> Looked:
         """The errors of some that are ready, and those of their values that are here already.
 
@@ -144,7 +154,10 @@ class Backend(Protocol):
         """What is ready when a stream that was cancelled has ended on its worker."""
 
     def cause_of(self, error: BaseException) -> BaseException:
-        """The user's own exception inside the cluster's, where there is one."""
+        """The user's own exception inside the cluster's, where there is one.
+
+        Where its traceback stayed on its worker, that is with it as text: ``rankplan_trace``.
+        """
 
     def kill(self, actor: Actor) -> None:
         """End an actor at once; one that is dead already stays so."""
@@ -154,6 +167,13 @@ class Backend(Protocol):
 
     def landed(self, groups: Sequence[Any]) -> tuple[BundleFacts, ...]:
         """On which node each bundle of some placement groups landed."""
+
+    def held(self, groups: Sequence[Any]) -> Mapping[tuple[int, int], int]:
+        """How many workers, actors and tasks of anyone each bundle of some placement groups holds.
+
+        By placement group and bundle. One that can't be looked at is not in it: its node is lost,
+        its placement group is removed, or there is no cluster.
+        """
 
     def interpreter_of(self, worker_class: str) -> Interpreter:
         """What the registry says about a class."""
@@ -209,3 +229,6 @@ class Cluster(Protocol):
 
     def release(self, group: str) -> None:
         """Note that a group has ended."""
+
+    def workers_beside(self, group: str) -> Mapping[tuple[int, int], int]:
+        """How many workers of other groups each bundle holds, by placement group and bundle."""

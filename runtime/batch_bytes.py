@@ -20,7 +20,7 @@ from runtime.batches import (
     with_fields,
 )
 
-__all__ = ["compact", "cut", "pack", "row_bytes"]
+__all__ = ["compact", "cut", "cut_out", "pack", "row_bytes"]
 
 _LISTED = 65_536
 """Of how many entries of a list the bytes are counted."""
@@ -46,6 +46,16 @@ def row_bytes(batch: object) -> int | list[int] | None:
 def cut(batch: object, pieces: Sequence[Rows], held: tuple[int, int]) -> Any:
     """Pieces of a result, cut where it is; a tuple with several, the piece itself with one.
 
+    Raises:
+        BatchError: As ``cut_out``.
+    """
+    made = tuple(pack(each) for each in cut_out(batch, pieces, held))
+    return made if len(made) > 1 else made[0]
+
+
+def cut_out(batch: object, pieces: Sequence[Rows], held: tuple[int, int]) -> tuple[Any, ...]:
+    """Pieces of a result, in its own type.
+
     Args:
         batch: A result.
         pieces: The rows of each.
@@ -57,8 +67,7 @@ def cut(batch: object, pieces: Sequence[Rows], held: tuple[int, int]) -> Any:
     rows = row_count(batch)
     if rows not in held:
         raise BatchError("", f"the result has {rows} rows, not {held[1]}", "return one row per row")
-    made = tuple(pack(take(batch, piece)) for piece in pieces)
-    return made if len(made) > 1 else made[0]
+    return tuple(take(batch, piece) for piece in pieces)
 
 
 def compact(value: Any) -> Any:

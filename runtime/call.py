@@ -26,6 +26,7 @@ from planner.mesh import NamedSharding
 from planner.roles import Declaration, Reduce, Result, Role, Shard, declaration_of
 from planner.signatures import Method, MethodKind, nearest
 from planner.times import seconds_of
+from planner.transports import LinkFacts, check_transport
 from planner.whole_numbers import whole_number
 from runtime.backend import Backend
 from runtime.call_arguments import RowFacts, facts_of
@@ -34,6 +35,7 @@ from runtime.call_results import Fold
 from runtime.call_sending import CallOptions, CallState, Prepared, Target, check, send
 from runtime.remote_batches import RemoteBatch, Tools
 from runtime.streams import CallStream
+from runtime.transports import LinkState, link_facts
 
 __all__ = ["CallView", "Calls", "new_call_state"]
 
@@ -42,6 +44,7 @@ R = TypeVar("R")
 
 _PLANS_KEPT = 512
 
+_NO_LINK = LinkFacts()
 _BUFFERS = "give 1 or more, or math.inf for no limit"
 
 
@@ -124,6 +127,7 @@ class Calls:
         timed: bool | None = None,
         buffer: float | None = None,
         timeout: float | None = None,
+        transport: str | None = None,
     ) -> "CallView":
         """The same calls made in another way; what is not given stays as it is.
 
@@ -139,6 +143,9 @@ class Calls:
             buffer: How many values a worker's stream may be ahead of its consumer; 16 unless
                 given, ``math.inf`` for no limit.
             timeout: Seconds that a wait for the answers may take.
+            transport: The direct transport for which results stay in the memory of their makers:
+                held, they go by it to the groups of a link, past the object store, which is
+                ``"object store"`` here. See ``runtime.transports``.
 
         Raises:
             PlanError: There is no such mesh, or an option is not what it must be.
@@ -153,6 +160,7 @@ class Calls:
             findings.add("buffer", f"{buffer} values hold nothing", _BUFFERS)
         if timeout is not None and not seconds_of(timeout):
             findings.add("timeout", f"{timeout!r} is not a time", "give seconds, more than 0")
+        kept_for = check_transport("transport", transport, findings)
         if isinstance(returns, type) and issubclass(returns, Result):
             findings.add("returns", f"{returns!r} is a class", f"give {returns.__name__}(...)")
         findings.check()
@@ -171,6 +179,7 @@ class Calls:
             "timed": timed,
             "buffer": buffer,
             "timeout": timeout,
+            "transport": None if transport is None else kept_for,
         }
         given = {name: value for name, value in changes.items() if value is not None}
         if returns is not None:
@@ -282,6 +291,9 @@ class Calls:
             arguments=facts,
             streams=bound.method.kind.streams,
             folds=self._options.fold is not None,
+            transport=self._options.transport,
+            link=self._link_facts(),
+            timed=self._options.timed,
         )
         plan = self._plan(request)
         filled = [each.name for each in plan.arguments if each.name not in values]
@@ -306,7 +318,19 @@ class Calls:
 
     @property
     def _whole_mesh(self) -> NamedSharding:
-        return self._target._call_state.meshes[self._options.mesh]
+        return self._target._serving_mesh(self._options.mesh)
+
+    @property
+    def _link_state(self) -> LinkState:
+        return self._target._call_state.links
+
+    def _link_facts(self) -> LinkFacts:
+        state, target = self._link_state, self._target
+        if not state.started_for:
+            return _NO_LINK
+        actors = target._sender.actors
+        serving = {rank: actors[rank] for rank in self._whole_mesh.ranks}
+        return link_facts(state, target.backend, serving)
 
     def _plan(self, request: CallRequest) -> CallPlan:
         plans = self._target._call_state.plans
@@ -383,11 +407,18 @@ class CallView(Calls):
 
 
 def new_call_state(
-    backend: Backend, mesh: NamedSharding | None, world_size: int, methods: Iterable[Method]
+    backend: Backend,
+    mesh: NamedSharding | None,
+    world_size: int,
+    methods: Iterable[Method],
+    started_for: str = "",
 ) -> CallState:
     """What a new group remembers; a group without axes has one axis, its ranks."""
     own = mesh or NamedSharding(range(world_size), ["rank"])
     at_once = {MethodKind.ASYNC, MethodKind.ASYNC_GENERATOR}
     return CallState(
-        Tools(backend), {"": own}, one_by_one=all(each.kind not in at_once for each in methods)
+        Tools(backend),
+        {"": own},
+        one_by_one=all(each.kind not in at_once for each in methods),
+        links=LinkState(started_for),
     )

@@ -18,6 +18,7 @@ from runtime.batch_fields import field_facts
 from runtime.batches import BatchError, Rows, column, is_tensor, row_count, take
 from runtime.payloads import payload_size
 from runtime.remote_batches import RemoteBatch
+from runtime.transports import link_of
 
 __all__ = ["RowFacts", "facts_of", "numbers_of_pads", "payload_values", "rows_of", "ship_payloads"]
 
@@ -45,12 +46,15 @@ def facts_of(
     """What the plan must know of one argument."""
     kind = type(value).__name__
     if isinstance(value, RemoteBatch):
+        held_for = value.transport
         return ArgumentFacts(
             name=name,
             kind=kind,
             given=Given.HELD,
             held=value.slices,
             is_cut=value.is_cut,
+            held_for=held_for,
+            held_link=link_of(value.homes) if held_for else "",
             weights=_numbers(f"weights[{name!r}]", given.weights.get(name), findings),
             groups=_labels(f"groups[{name!r}]", given.groups.get(name), findings),
         )

@@ -1,7 +1,7 @@
 """The answers of one call: waited for, in any order, with names and times."""
 
-import logging
-from collections.abc import Generator, Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Generator, Iterator, Mapping
 from enum import Enum
 from typing import Any, Generic, TypeVar
 
@@ -13,16 +13,15 @@ from planner.outcomes import RankIdentity, ranks_text
 from runtime.backend import Actor, Backend, Reference
 from runtime.call_results import Fold, combine
 from runtime.errors import WorkerGroupError
-from runtime.gather import Behind, Gathered, check_timeout, gather, late_error_of
+from runtime.gather import Behind, Gathered, check_timeout, gather, grace_of, late_error_of
+from runtime.progress import Progress
 from runtime.remote_batches import RemoteBatch
-from runtime.streams import Answer, Running, answers
+from runtime.taking import Answer, Running, answers
 from runtime.watching import Watch
 
 __all__ = ["CallFuture", "Outcome", "Sent", "Standing", "Timings"]
 
 R = TypeVar("R")
-
-_log = logging.getLogger("rankplan")
 
 
 class Standing(Enum):
@@ -85,6 +84,7 @@ class Sent:
         fold: The function that reduces the results.
         timeout: Seconds that a wait may take where it says nothing else.
         behind: Says which pending ranks have not begun, because an earlier call holds them.
+        since: When it was sent, by the backend's clock.
     """
 
     plan: CallPlan
@@ -96,11 +96,28 @@ class Sent:
     fold: Fold | None = None
     timeout: float | None = None
     behind: Behind = lambda _: ()
+    since: float = field()
+
+    @since.default
+    def _now(self) -> float:
+        return self.backend.now()
 
     @property
     def subject(self) -> str:
         """What was called, for messages."""
         return f"worker group {self.plan.group!r}, {self.plan.method}()"
+
+    @property
+    def progress(self) -> Progress:
+        """What is told of a wait for it."""
+        return Progress(
+            subject=self.subject,
+            backend=self.backend,
+            identities=self.identities,
+            called=len(self.references),
+            behind=self.behind,
+            since=self.since,
+        )
 
 
 class CallFuture(Generic[R]):
@@ -217,20 +234,38 @@ class CallFuture(Generic[R]):
     def as_completed(self, timeout: float | None = None) -> Iterator[Answer[R]]:
         """The answers of the ranks that return, each as it comes.
 
+        Once a rank has failed, answers are given for a moment more; then comes one error that
+        names all that have failed.
+
         Args:
             timeout: Seconds that the next answer may take.
+
+        Raises:
+            WorkerGroupError: Some rank failed.
+            DeadlineError: The next answer took longer.
         """
         return answers(self._running(), self._limit(timeout))
 
     def __await__(self) -> Generator[Any, None, R]:
         if self._values is None:
-            watch = self._watch()
-            waiting = watch.until_over_async(self._limit(None), self._tell)
-            gathered = yield from waiting.__await__()
-            self._kept.update(watch.values)
-            if not gathered.is_complete:
-                raise self._error(gathered)
+            yield from self._come().__await__()
         return self.result()
+
+    async def _come(self) -> None:
+        """Wait in an event loop until all values are here."""
+        sent, watch = self._sent, self._watch()
+        gathered = await watch.until_over_async(
+            self._limit(None), sent.progress.tell, grace_of(sent.identities)
+        )
+        self._kept.update(watch.values)
+        if not gathered.is_complete:
+            raise self._error(gathered)
+        away = {rank: each for rank, each in sent.references.items() if rank not in self._kept}
+        if away:
+            # What was lost meanwhile is told with its rank, by ``result``.
+            with contextlib.suppress(Exception):
+                values = await sent.backend.fetch(list(away.values()))
+                self._kept.update(zip(away, values, strict=True))
 
     def __repr__(self) -> str:
         missing = self.pending()
@@ -252,6 +287,8 @@ class CallFuture(Generic[R]):
             references=self._sent.references,
             returning=frozenset(self.plan.returns),
             identities=self._sent.identities,
+            behind=self._sent.behind,
+            since=self._sent.since,
         )
 
     def _wait(self, timeout: float | None) -> Mapping[int, Any]:
@@ -260,19 +297,24 @@ class CallFuture(Generic[R]):
             missing = sent.references
             if kept:
                 missing = {rank: each for rank, each in missing.items() if rank not in kept}
-            gathered = gather(sent.backend, missing, self._limit(timeout), progress=self._tell)
+            gathered = gather(
+                sent.backend,
+                missing,
+                self._limit(timeout),
+                grace=grace_of(sent.identities),
+                progress=sent.progress,
+            )
             if kept:
                 gathered = evolve(gathered, values={**gathered.values, **kept})
             if not gathered.is_complete:
+                kept.update(gathered.kept)
                 raise self._error(gathered)
             self._values = gathered.values
         return self._values
 
     def _watch(self) -> Watch:
-        return Watch(self._sent.backend, {ref: n for n, ref in self._sent.references.items()})
-
-    def _tell(self, pending: Sequence[int]) -> None:
-        _log.warning("%s: still waiting for %s", self._sent.subject, ranks_text(pending))
+        sent = self._sent
+        return Watch(sent.backend, {ref: n for n, ref in sent.references.items()}, sent.since)
 
     def _error(self, gathered: Gathered) -> WorkerGroupError:
         sent = self._sent

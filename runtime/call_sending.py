@@ -1,8 +1,6 @@
 """Sending a planned call: everything that travels is made first, then the messages leave."""
 
 import math
-import weakref
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
@@ -18,6 +16,7 @@ from planner.mesh import NamedSharding
 from planner.outcomes import RankIdentity
 from planner.roles import Declaration, Result, Role, Shard
 from planner.signatures import Method
+from planner.transports import OBJECT_STORE
 from runtime.backend import Backend, Reference
 from runtime.call_arguments import RowFacts, numbers_of_pads, payload_values, ship_payloads
 from runtime.call_future import CallFuture, Sent
@@ -29,10 +28,9 @@ from runtime.in_flight import InFlight
 from runtime.payloads import is_plain, try_to_send
 from runtime.remote_batches import Joined, RemoteBatch, Tools, send_parts
 from runtime.streams import STREAM_BUFFER, CallStream, Running
+from runtime.transports import LinkState
 
 __all__ = ["CallOptions", "CallState", "HalfSentError", "Prepared", "Target", "check", "send"]
-
-_STREAMS_KNOWN = 64
 
 
 @frozen(kw_only=True)
@@ -51,6 +49,7 @@ class CallOptions:
         timed: Whether workers report when they began and ended.
         buffer: How many values a worker's stream may be ahead; ``math.inf`` for no limit.
         timeout: Seconds that a wait may take; None for no limit.
+        transport: The direct transport that results stay for; empty for the object store.
     """
 
     mesh: str = ""
@@ -64,6 +63,7 @@ class CallOptions:
     timed: bool = False
     buffer: float = STREAM_BUFFER
     timeout: float | None = None
+    transport: str = ""
 
 
 @frozen
@@ -74,21 +74,19 @@ class CallState:
         tools: Functions sent to the workers.
         meshes: The meshes by name; the group's own under the empty name.
         one_by_one: Whether a worker takes one call after the other.
+        links: How the group stands to direct transports.
         bound: Calls whose arguments were bound, by their shape.
         roles: The roles that the class declares, by method.
         plans: Plans of recent calls, by request.
-        streams: The latest streams, as far as somebody still holds them.
     """
 
     tools: Tools
     meshes: dict[str, NamedSharding]
     one_by_one: bool
+    links: LinkState = field(factory=LinkState)
     bound: dict[tuple[object, ...], Bound] = field(factory=dict)
     roles: dict[str, Declaration] = field(factory=dict)
     plans: dict[CallRequest, CallPlan] = field(factory=dict)
-    streams: "deque[weakref.ref[CallStream[Any]]]" = field(
-        factory=lambda: deque(maxlen=_STREAMS_KNOWN)
-    )
 
 
 class Target(Protocol):
@@ -120,6 +118,9 @@ class Target(Protocol):
 
     def _check_alive(self) -> None:
         """Raise unless it takes calls."""
+
+    def _serving_mesh(self, name: str) -> NamedSharding:
+        """The axes of calls on all ranks that serve."""
 
 
 @frozen(kw_only=True)
@@ -163,15 +164,13 @@ def check(target: Target, options: CallOptions, prepared: Prepared) -> None:
 def _send(target: Target, options: CallOptions, prepared: Prepared) -> Any:
     plan, bound = prepared.plan, prepared.bound
     target._sender.admit(plan.ranks)
-    # A stream's values, and arguments given by position, leave no room for parts to be joined.
-    in_call = not bound.method.kind.streams and not bound.by_position
-    messages = _messages(target, plan, prepared.values, in_call=in_call)
-    entries = _entries(target._sender, options, plan, bound, messages)
+    messages = _messages(target, plan, prepared.values)
+    entries = _entries(target, options, plan, bound, messages)
     first = bound.by_position
     positional, named = bound.names[:first], bound.names[first:]
     answers = (
         entry(
-            *[message[name] for name in positional],
+            *[message[name] for name in positional if name in message],
             **{name: message[name] for name in named if name in message},
         )
         for entry, message in zip(entries, messages, strict=True)
@@ -187,7 +186,6 @@ def _send(target: Target, options: CallOptions, prepared: Prepared) -> Any:
         stream: CallStream[Any] = CallStream(
             plan, _running(target, plan, references), options.timeout
         )
-        target._call_state.streams.append(weakref.ref(stream))
         return stream
     clocks: dict[int, Reference] = {}
     if options.timed:
@@ -209,9 +207,7 @@ def _send(target: Target, options: CallOptions, prepared: Prepared) -> Any:
     )
 
 
-def _messages(
-    target: Target, plan: CallPlan, values: Mapping[str, Any], *, in_call: bool
-) -> list[dict[str, Any]]:
+def _messages(target: Target, plan: CallPlan, values: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What each called rank gets, ready to leave."""
     findings = target._sender.findings(plan.method)
     shipped: dict[str, Sequence[Any]] = {}
@@ -229,14 +225,13 @@ def _messages(
             pads = {} if argument.slices is None else numbers_of_pads(argument.slices)
             tools, actors = target._call_state.tools, target._sender.actors
             try:
-                shipped[argument.name] = send_parts(
-                    tools, value, argument, pads, actors, in_call=in_call
-                )
+                shipped[argument.name] = send_parts(tools, value, argument, pads, actors)
             except Exception as error:
                 raise half_sent(plan.group, plan.method, plan.ranks, ()) from error
-    if all(len(each.payloads) == 1 and not any(each.chosen) for each in plan.arguments) and not (
-        any(each.share for each in plan.arguments)
-    ):
+    if all(
+        len(each.payloads) == 1 and not any(each.chosen) and not each.share
+        for each in plan.arguments
+    ) and not _joins([{name: each[0] for name, each in shipped.items()}]):
         return [{name: each[0] for name, each in shipped.items()}] * len(plan.ranks)
     return [
         {each.name: _for_rank(each, shipped[each.name], place, rank) for each in plan.arguments}
@@ -263,34 +258,44 @@ def _for_rank(argument: ArgumentPlan, shipped: Sequence[Any], place: int, rank: 
 
 
 def _entries(
-    sender: Sender,
+    target: Target,
     options: CallOptions,
     plan: CallPlan,
     bound: Bound,
     messages: Sequence[dict[str, Any]],
 ) -> list[Callable[..., Any]]:
     """What to call for each rank; it takes what is then left in the rank's message."""
-    method, returning = bound.method, frozenset(plan.returns)
+    sender, method, returning = target._sender, bound.method, frozenset(plan.returns)
     shares = {_place(each.name, bound): each.share for each in plan.arguments if each.share}
     told: dict[str, Any] = {"share": shares, "join": {}, "clock": options.timed}
-    if method.kind.streams:
-        return [
-            _streamed(sender.actors[rank], method, {**told, "returns": rank in returning}, options)
-            for rank in plan.ranks
-        ]
-    plain = sender.entries(plan.ranks, method, frozenset(plan.ranks) - returning)
-    if not options.timed and not shares and not _joins(messages):
-        return plain
+    streams, direct = method.kind.streams, plan.transport != OBJECT_STORE
+    served = bool(shares) or options.timed or streams
+    if not served and not direct and not _joins(messages):
+        return sender.entries(plan.ranks, method, frozenset(plan.ranks) - returning)
     entries: list[Callable[..., Any]] = []
-    for rank, message, usual in zip(plan.ranks, messages, plain, strict=True):
+    for rank, message in zip(plan.ranks, messages, strict=True):
         joined = {name: each for name, each in message.items() if isinstance(each, Joined)}
-        if not options.timed and not shares and not joined:
-            entries.append(usual)
-            continue
-        served = {**told, "returns": rank in returning}
-        entries.append(_served(sender.actors[rank], method, served, joined))
         for name in joined:
             del message[name]
+        returns = rank in returning
+        if not served and not joined and not (direct and returns):
+            entries += sender.entries([rank], method, frozenset() if returns else {rank})
+            continue
+        joins = {_place(name, bound): (len(e.parts), *e.how) for name, e in joined.items()}
+        to_rank = {**told, "join": joins, "returns": returns, "direct": direct and returns}
+        actor = sender.actors[rank]
+        if streams:
+            entry = _streamed(actor, method, to_rank, options)
+        elif direct and returns:
+            entry = partial(
+                target.backend.direct.entry(actor, "serve", plan.transport, dict(method.options)),
+                method.name,
+                to_rank,
+            )
+        else:
+            entry = _served(actor, method, to_rank)
+        functions = [each.function for each in joined.values()][:1]
+        entries.append(partial(entry, *functions, *(e for it in joined.values() for e in it.parts)))
     return entries
 
 
@@ -307,7 +312,7 @@ def _streamed(
     asked: dict[str, Any] = {**dict(method.options), "num_returns": "streaming"}
     if told["returns"] and options.buffer != math.inf:
         asked["_generator_backpressure_num_objects"] = int(options.buffer)
-    if told["returns"] and not told["share"]:
+    if told["returns"] and not told["share"] and not told["join"]:
         return partial(actor.stream.options(**asked).remote, method.name)
     return partial(actor.serve_stream.options(**asked).remote, method.name, told)
 
@@ -316,16 +321,11 @@ def _joins(messages: Sequence[Mapping[str, Any]]) -> bool:
     return any(isinstance(value, Joined) for each in messages for value in each.values())
 
 
-def _served(
-    actor: Any, method: Method, told: Mapping[str, object], joined: Mapping[str, Joined]
-) -> Callable[..., Any]:
-    """A call with all that a plain one leaves out; what is joined there comes before the rest."""
+def _served(actor: Any, method: Method, told: Mapping[str, object]) -> Callable[..., Any]:
+    """A call with all that a plain one leaves out."""
     returns = 2 if told["clock"] else 1
     call = actor.serve.options(num_returns=returns, **dict(method.options))
-    joins = {name: (len(each.parts), *each.how) for name, each in joined.items()}
-    functions = [each.function for each in joined.values()][:1]
-    parts = [part for each in joined.values() for part in each.parts]
-    return partial(call.remote, method.name, {**told, "join": joins}, *functions, *parts)
+    return partial(call.remote, method.name, told)
 
 
 def _running(target: Target, plan: CallPlan, references: Mapping[int, Reference]) -> Running:
@@ -335,27 +335,13 @@ def _running(target: Target, plan: CallPlan, references: Mapping[int, Reference]
         references=references,
         returning=frozenset(plan.returns),
         identities=target.identities,
+        behind=_behind(target),
     )
 
 
 def _behind(target: Target) -> Behind:
     """Says what holds ranks that have not begun; nothing does where workers take many calls."""
-    state, in_flight = target._call_state, target._in_flight
-    if not state.one_by_one:
-        return lambda _: ()
-    streams = tuple(state.streams)
-
-    def held(waiting: Mapping[int, Reference]) -> list[tuple[str, Sequence[int]]]:
-        found: list[tuple[str, Sequence[int]]] = [*in_flight.behind(waiting)]
-        left = set(waiting).difference(*(ranks for _, ranks in found))
-        for stream in (stream for each in streams if (stream := each()) is not None):
-            ranks = stream.holding(left)
-            if ranks:
-                found.append((stream.plan.method, ranks))
-                left.difference_update(ranks)
-        return found
-
-    return held
+    return target._in_flight.behind if target._call_state.one_by_one else lambda _: ()
 
 
 def _unsendable(target: Target, plan: CallPlan, messages: Sequence[Mapping[str, Any]]) -> None:

@@ -1,6 +1,7 @@
 """What a worker group offers around failures: how it is, abort, recovery, and its end."""
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,21 +11,23 @@ from attrs import evolve
 from planner.findings import Findings
 from planner.launch import LaunchPlan
 from planner.liveness import WorkerStatus, chosen_ranks, known_states, responding
+from planner.mesh import NamedSharding
 from planner.recovery import (
     FailurePolicy,
     RecoveryFacts,
     RecoveryPlan,
-    absent_after,
     failed_ranks,
     lost_nodes,
     plan_recovery,
-    plan_resize,
-    serving_groups,
 )
+from planner.resizing import ResizeFacts, absent_after, plan_resize, serving_groups, serving_mesh
 from planner.teardown import TeardownReport, plan_teardown
+from runtime.admission import Admission
 from runtime.arguments import check_end_arguments, check_start_timeout
 from runtime.backend import Actor, Backend
+from runtime.call_sending import CallState
 from runtime.calls import Sender
+from runtime.claim import Claim
 from runtime.handle import WorkerHandle
 from runtime.health import Health
 from runtime.in_flight import InFlight
@@ -34,7 +37,7 @@ from runtime.recovering import RecoveryError, free_slots, start_again
 from runtime.roster import Roster
 from runtime.teardown import carry_out_teardown, end
 
-__all__ = ["Care", "admission"]
+__all__ = ["Care"]
 
 _log = logging.getLogger("rankplan")
 
@@ -52,12 +55,15 @@ class Care:
     """The part of ``RayWorkerGroup`` that deals with failures."""
 
     _launched: Launched
+    _claim: Claim
     _handles: list[WorkerHandle]
     _ended: bool
     _lane: Lane
     _health: Health
     _in_flight: InFlight
     _sender: Sender
+    _calling: threading.RLock
+    _call_state: CallState
     _generation: int
     _recoveries: int
 
@@ -82,12 +88,14 @@ class Care:
     def _refuse_if_ended(self) -> None:
         raise NotImplementedError
 
-    def _take_care(self, policy: FailurePolicy | None, calls: int) -> None:
-        self._in_flight = InFlight(self.backend, self.plan.group, calls)
+    def _take_care(self, policy: FailurePolicy, calls: int) -> None:
+        self._in_flight = InFlight(self.backend, self.plan.group, calls, self.plan.world_size)
         self._generation = self._recoveries = 0
+        self._serving: dict[tuple[str, frozenset[int]], NamedSharding] = {}
         self._mending = threading.RLock()
         self._lane = Lane(self.backend, self.plan.group, self.identities)
-        self._health = Health(self.plan, policy or FailurePolicy(), self.backend, self._lane)
+        self._health = Health(self.plan, policy, self.backend, self._lane)
+        self._admission = Admission(self.backend, self._health, self._in_flight, self._calling)
         self._lane.warm()
         self.identities.listeners.append(self._health.note)
         self.identities.readers.append(self._lane.remains)
@@ -169,11 +177,19 @@ class Care:
         companions = self._lane.end()
         plan = evolve(plan, names=(*plan.names, *companions))
         actors = dict(enumerate(self._launched.actors))
-        return carry_out_teardown(plan, self.backend, actors, self.identities)
+        groups, beside = self._launched.again.groups, self._claim.workers_beside
+        return carry_out_teardown(plan, self.backend, actors, self.identities, groups, beside)
 
     def plan_recovery(self, timeout: float | None = None) -> RecoveryPlan:
-        """What ``recover`` would do now; changes nothing."""
-        return self._recovery(timeout)
+        """What ``recover`` would do now; changes nothing.
+
+        Unlike ``recover`` it does not wait for the cluster to give the bundles of a lost node to
+        another: until it has, the plan says that they are missing.
+
+        Args:
+            timeout: Seconds that looking at the ranks may take; None waits 30 s.
+        """
+        return self._recovery(timeout, 0.0)
 
     def recover(
         self,
@@ -190,13 +206,15 @@ class Care:
         Args:
             restore: Called at the end with the group and the plan, to load a checkpoint.
             start_timeout: Seconds until every constructor must have returned.
-            timeout: Seconds that looking at the ranks may take.
+            timeout: Seconds that looking at the ranks may take, and then waiting for the cluster
+                to give the bundles of a lost node to another; None gives 30 s for each.
 
         Returns:
             What was done; it names no rank when nothing was broken.
 
         Raises:
             RecoveryError: Something is missing, or the budget is spent; nothing was changed.
+            PreflightError: A node is not as the group needs it; what was started there was ended.
             WorkerGroupError: A worker failed to start.
             PlanError: The group has ended.
             Exception: What ``restore`` raised. The ranks that were started count as broken then:
@@ -204,7 +222,7 @@ class Care:
         """
         self._check_start(start_timeout)
         with self._mending:
-            plan = self._recovery(timeout)
+            plan = self._recovery(timeout, NODE_SECONDS)
             if not plan.is_possible:
                 raise RecoveryError.of(plan)
             if plan.end or plan.start:
@@ -234,9 +252,8 @@ class Care:
     ) -> RecoveryPlan:
         """Give up tied groups that are not named, and start those that were given up.
 
-        The bundles stay reserved. Calls to ranks that were given up are refused;
-        ``run_all_workers_single_data`` and ``run_all_workers_multiple_data`` leave them out, and
-        ``group.at(...)`` calls the others with whole batches.
+        The bundles stay reserved. Calls of the whole group leave out the ranks that were given
+        up: slices are cut over the coordinates that serve. Calls to given-up ranks are refused.
 
         Args:
             tied_groups: The tied groups that shall serve.
@@ -244,6 +261,8 @@ class Care:
 
         Raises:
             PlanError: There is no such tied group, or none would be left; or the group has ended.
+            RecoveryError: There is no bundle for one that shall come back; nothing was changed.
+            PreflightError: A node is not as the group needs it; what was started there was ended.
             WorkerGroupError: A worker failed to start; what was to be given up is given up.
         """
         self._check_start(start_timeout)
@@ -251,7 +270,13 @@ class Care:
             self._refuse_if_ended()
             absent = self._health.absent
             serving = serving_groups(self.plan, absent)
-            plan = plan_resize(self.plan, tied_groups, self._generation + 1, serving)
+            facts = ResizeFacts(
+                live=self.backend.live_nodes(),
+                landed=self.backend.landed(self._launched.again.groups),
+            )
+            plan = plan_resize(self.plan, tied_groups, self._generation + 1, serving, facts)
+            if not plan.is_possible:
+                raise RecoveryError.of(plan)
             self._end_ranks(plan)
             self._health.absent = absent.union(plan.end)
             self._health.mend(plan.end)
@@ -260,7 +285,17 @@ class Care:
             self._health.mend([each.rank for each in plan.start])
             return plan
 
-    def _recovery(self, timeout: float | None) -> RecoveryPlan:
+    def _serving_mesh(self, name: str) -> NamedSharding:
+        """The axes of calls on the whole group; all ranks' where those that serve have none."""
+        mesh, key = self._call_state.meshes[name], (name, self._health.absent)
+        if not self._health.absent:
+            return mesh
+        if key not in self._serving:
+            self._serving[key] = serving_mesh(mesh, self._health.absent)
+        return self._serving[key]
+
+    def _recovery(self, timeout: float | None, wait: float) -> RecoveryPlan:
+        ends = math.inf if timeout is None else self.backend.now() + timeout
         seen, live, nodes = self.status(timeout), self.backend.live_nodes(), self.identities.nodes
         alive = [
             rank
@@ -273,7 +308,13 @@ class Care:
             failed=failed,
             lost_nodes=lost,
             attempt=self._recoveries,
-            free_slots=free_slots(self.backend, self._launched, lost, NODE_SECONDS),
+            free_slots=free_slots(
+                self.backend,
+                self._launched,
+                lost,
+                self._health.absent,
+                max(0.0, min(wait, ends - self.backend.now())),
+            ),
             absent=tuple(sorted(self._health.absent)),
         )
         return plan_recovery(self.plan, facts, self._health.policy, self._generation + 1)
@@ -282,7 +323,9 @@ class Care:
         if plan.end:
             teardown = plan_teardown(self.plan, ranks=plan.end)
             actors: Mapping[int, Actor] = dict(enumerate(self._launched.actors))
-            carry_out_teardown(evolve(teardown, names=()), self.backend, actors, self.identities)
+            # What starts in the bundles again waits for them by itself.
+            teardown = evolve(teardown, names=(), bundles=())
+            carry_out_teardown(teardown, self.backend, actors, self.identities)
             self._health.mark_dead(plan.end, "they were ended for a recovery")
 
     def _start_ranks(self, plan: RecoveryPlan, start_timeout: float) -> None:
@@ -315,17 +358,3 @@ class Care:
         if ranks is None:
             return range(self.plan.world_size)
         return chosen_ranks(ranks, self.plan)
-
-
-def admission(
-    health: Health, in_flight: InFlight, actors: Sequence[Actor]
-) -> Callable[[Sequence[int]], None]:
-    """What refuses a call to ranks that nobody can vouch for, or one too many."""
-
-    # It does not hold the group: a group that nobody holds any more is ended at once.
-    def admit(ranks: Sequence[int]) -> None:
-        health.look(actors)
-        health.check(ranks)
-        in_flight.admit(len(ranks))
-
-    return admit

@@ -1,7 +1,7 @@
 """What a worker group holds of the GPUs of its cluster, from its start to its end."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from planner.gpu_ledger import BundleShare, GpuLedger, bundle_shares
 from planner.group import FULL_GPU, GroupSpec
@@ -48,6 +48,10 @@ class Claims:
         with self._lock:
             self._ledger = self._ledger.without_group(group)
 
+    def workers_beside(self, group: str) -> Mapping[tuple[int, int], int]:
+        """How many workers of other groups each bundle holds."""
+        return self._ledger.workers_beside(group)
+
 
 class Claim:
     """One group's part of a cluster.
@@ -73,3 +77,7 @@ class Claim:
         name, self._name = self._name, None
         if name is not None:
             self._cluster.release(name)
+
+    def workers_beside(self) -> Mapping[tuple[int, int], int]:
+        """How many workers of other groups each bundle holds."""
+        return self._cluster.workers_beside(self._name or "")

@@ -24,7 +24,7 @@ from runtime.errors import ExecutionError
 from runtime.observe import observe_bundles
 from runtime.probes import free_address, gpus_of_bundles
 from runtime.ray_backend import RAY
-from runtime.reserving import READY_SECONDS, Reserved, remove, reserve
+from runtime.reserving import READY_SECONDS, Reserved, are_removed, remove, reserve
 
 __all__ = ["RayVirtualCluster"]
 
@@ -276,14 +276,25 @@ class RayVirtualCluster:
         """Note that a group has ended."""
         self._claims.release(group)
 
+    def workers_beside(self, group: str) -> Mapping[tuple[int, int], int]:
+        """How many workers of other groups each bundle holds, by placement group and bundle."""
+        return self._claims.workers_beside(group)
+
     def shutdown(self) -> bool:
-        """Remove the placement groups; again does nothing. Workers in them are ended by Ray."""
+        """Remove the placement groups; again does nothing. Workers in them are ended by Ray.
+
+        Returns:
+            Whether they are gone. What is still there after 10 s is told in the log.
+        """
+        return are_removed(self._give_back(), self._spec.pool)
+
+    def _give_back(self) -> Sequence[PlacementGroup]:
         with self._lock:
             reserved, self._reserved, self._sorted = self._reserved, None, None
             self._unified = False
-            if reserved is not None and ray.is_initialized():
-                remove(reserved.groups)
-            return True
+            groups = () if reserved is None else reserved.groups
+            remove(groups)
+            return groups
 
     def __enter__(self) -> Self:
         return self
@@ -298,7 +309,7 @@ class RayVirtualCluster:
 
     def __del__(self) -> None:
         if getattr(self, "_reserved", None):
-            self.shutdown()
+            self._give_back()
 
 
 _live: "weakref.WeakSet[RayVirtualCluster]" = weakref.WeakSet()

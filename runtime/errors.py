@@ -1,5 +1,6 @@
 """What goes wrong when a plan is carried out: the cluster did not do what the plan says."""
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any, SupportsIndex, TypeVar
 
@@ -57,11 +58,23 @@ def worker_group_error(
     text = failure_text(report, identities)
     first = report.first
     cause = errors.get(first.rank) if first is not None else None
+    if cause is not None:
+        _show_trace(cause)
     error = DeadlineError(text) if first is None else _both(WorkerGroupError, cause, text)
     error.report = report
     error.errors = dict(errors)
     error.__cause__ = cause
     return error
+
+
+def _show_trace(cause: BaseException) -> None:
+    """Note on an exception of a worker where it was raised there, once."""
+    trace = vars(cause).get("rankplan_trace", "")
+    told = f"on its worker:\n{trace}"
+    if trace and told not in getattr(cause, "__notes__", ()):
+        # Its class may guard its attributes.
+        with contextlib.suppress(Exception):
+            cause.add_note(told)
 
 
 def dual_error(cause: BaseException, text: str) -> ExecutionError:
@@ -105,7 +118,7 @@ _OWN_WAYS: dict[str, Any] = {
 }
 _OWN_WAYS["__reduce_ex__"] = lambda error, _: _reduced(error)
 _TRAVELS = frozenset({"__notes__", "report", "errors"})
-_ITS_OWN = _TRAVELS | {"args", "rankplan_raised_at"}
+_ITS_OWN = _TRAVELS | {"args", "rankplan_raised_at", "rankplan_trace"}
 
 
 def _reduced(error: BaseException, _: SupportsIndex = 2) -> tuple[Any, ...]:

@@ -1,8 +1,7 @@
 """Waiting for many answers at once: values, the errors of each, and who has not answered."""
 
-import logging
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import traceback
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attrs import evolve, field, frozen
@@ -14,14 +13,17 @@ from planner.outcomes import (
     RankIdentity,
     fold_failures,
     ranks_of_lost_nodes,
-    ranks_text,
+    slowest_first,
 )
 from planner.times import seconds_of
+from planner.tracebacks import frames_of
 from runtime.backend import Backend, OutOfTimeError, Reference
 from runtime.errors import WorkerGroupError, worker_group_error
+from runtime.progress import Behind, Progress, held_by, waits
 from runtime.roster import Roster
 
 __all__ = [
+    "GRACE_SECONDS",
     "Behind",
     "Gathered",
     "add_text",
@@ -30,16 +32,12 @@ __all__ = [
     "failures_of",
     "gather",
     "gather_or_raise",
+    "grace_of",
     "late_error_of",
 ]
 
-_log = logging.getLogger("rankplan")
-
-Behind = Callable[[Mapping[int, Reference]], Iterable[tuple[str, Sequence[int]]]]
-"""Says of calls that have not answered, by rank, which earlier call still holds which ranks."""
-
 GRACE_SECONDS = 0.5
-"""How long the others have to answer once one has failed, so that one error names them all."""
+"""How long the others have to answer once one has failed, where no policy says it."""
 
 LOST_NODE_SECONDS = 5.0
 """How long the other ranks of a node that seems lost have to fail too."""
@@ -47,21 +45,28 @@ LOST_NODE_SECONDS = 5.0
 LOOK_SECONDS = 1.0
 """How often a wait for all looks whether one has failed."""
 
-SHORTEST_SECONDS = 0.005
-"""What is not worth waiting for: Ray counts in milliseconds."""
-
-PROGRESS_SECONDS = 60.0
-"""How often a wait without end says whom it waits for."""
+_OWN_FILES = ("runtime/host.py", "runtime/in_process.py")
+"""Whose frames only carry a call to the user's code."""
 
 
 @frozen(kw_only=True)
 class Gathered:
-    """What became of each call."""
+    """What became of each call.
+
+    Attributes:
+        values: The value of each that has returned; where not all have, None may stand for it.
+        errors: What the failed ones raised.
+        pending: Who has not answered.
+        waiting: What their calls gave.
+        kept: Values that are here, although not all have returned.
+        seconds: How long ago the call was sent, or how long was waited.
+    """
 
     values: Mapping[int, Any] = field(factory=dict)
     errors: Mapping[int, BaseException] = field(factory=dict)
     pending: tuple[int, ...] = ()
     waiting: Mapping[int, Reference] = field(factory=dict)
+    kept: Mapping[int, Any] = field(factory=dict)
     seconds: float | None = None
 
     @property
@@ -70,15 +75,22 @@ class Gathered:
         return not self.errors and not self.pending
 
 
+def grace_of(identities: Mapping[int, RankIdentity]) -> float:
+    """How long the others have to answer once one of these ranks has failed."""
+    return identities.grace if isinstance(identities, Roster) else GRACE_SECONDS
+
+
 def gather(
     backend: Backend,
     references: Mapping[int, Reference],
     timeout: float | None = None,
     *,
     grace: float = GRACE_SECONDS,
-    progress: Callable[[Sequence[int]], None] | None = None,
+    progress: Progress | None = None,
 ) -> Gathered:
     """Wait until every call has returned, one has failed, or time is up.
+
+    Values are fetched when all have returned, and only then.
 
     Args:
         backend: Where the calls run.
@@ -88,50 +100,84 @@ def gather(
         progress: Told now and then who has not answered.
     """
     refs = list(references.values())
-    begun = backend.now()
-    ends = math.inf if timeout is None else begun + timeout
-    tells = begun + PROGRESS_SECONDS
-    while True:
+    begun = backend.now() if progress is None else progress.since
+
+    def tell() -> None:
+        if progress is not None:
+            ready = set(backend.wait(refs, len(refs), 0)[0])
+            progress.tell({rank: each for rank, each in references.items() if each not in ready})
+
+    are_there = False
+    for seconds in waits(backend, timeout, lambda: False, tell):
         try:
-            values = backend.get(refs, min(max(0.0, ends - backend.now()), LOOK_SECONDS))
+            # A fetch that takes long is not begun again and again.
+            values = backend.get(refs, seconds if are_there else min(seconds, LOOK_SECONDS))
             return Gathered(values=dict(zip(references, values, strict=True)))
         except OutOfTimeError:
-            if ends - backend.now() < SHORTEST_SECONDS:
-                return _sorted_out(backend, references, 0.0, begun)
+            ready, waiting = backend.wait(refs, len(refs), 0)
         except Exception:  # noqa: BLE001  # whatever the user's code raised: sorted out by rank
-            return _sorted_out(backend, references, grace, begun)
-        ready, waiting = backend.wait(refs, len(refs), 0)
+            return _sorted_out(backend, references, grace, begun, fetches=True)
         if backend.look(ready).errors:
             # Ray ends a wait at once for a small error only.
             return _sorted_out(backend, references, grace, begun)
-        if progress is not None and backend.now() >= tells:
-            tells = backend.now() + PROGRESS_SECONDS
-            left = set(waiting)
-            progress(tuple(rank for rank, ref in references.items() if ref in left))
+        are_there = not waiting
+    gathered = _sorted_out(backend, references, 0.0, begun)
+    if gathered.is_complete:
+        # All have returned in time, though what they gave is not here.
+        return _sorted_out(backend, references, 0.0, begun, fetches=True)
+    return gathered
 
 
 def _sorted_out(
     backend: Backend,
     references: Mapping[int, Reference],
     grace: float,
-    begun: float | None = None,
+    begun: float,
+    *,
+    fetches: bool = False,
 ) -> Gathered:
+    """How all stand, from what is here.
+
+    Args:
+        backend: Where the calls run.
+        references: What each rank's call gave.
+        grace: Seconds that those get that have not answered.
+        begun: When it began.
+        fetches: Whether to fetch the rest of what is there, unless an error is here.
+    """
     refs = list(references.values())
-    ready, _ = backend.wait(refs, len(refs), grace)
-    answered = set(ready)
+    answered, _ = backend.wait(refs, len(refs), grace)
+    ready = set(answered)
+    looked = backend.look(answered)
+    waiting = {rank: each for rank, each in references.items() if each not in ready}
+    there = {rank: each for rank, each in references.items() if each in ready}
+    errors = {rank: looked.errors[each] for rank, each in there.items() if each in looked.errors}
+    kept = {rank: looked.values[each] for rank, each in there.items() if each in looked.values}
+    if fetches and not errors:
+        more, errors = _fetched(backend, {r: e for r, e in there.items() if r not in kept})
+        kept |= more
+    return Gathered(
+        values={rank: kept.get(rank) for rank in there if rank not in errors},
+        errors=errors,
+        pending=tuple(waiting),
+        waiting=waiting,
+        kept=kept,
+        seconds=backend.now() - begun,
+    )
+
+
+def _fetched(
+    backend: Backend, references: Mapping[int, Reference]
+) -> tuple[dict[int, Any], dict[int, BaseException]]:
+    """The values and errors of calls that have answered."""
     values: dict[int, Any] = {}
     errors: dict[int, BaseException] = {}
-    for rank, ref in references.items():
-        if ref not in answered:
-            continue
+    for rank, reference in references.items():
         try:
-            values[rank] = backend.get([ref], None)[0]
+            values[rank] = backend.get([reference], None)[0]
         except Exception as error:  # noqa: BLE001  # any type: it is the user's
             errors[rank] = backend.cause_of(error)
-    pending = tuple(rank for rank in references if rank not in values and rank not in errors)
-    waiting = {rank: references[rank] for rank in pending}
-    seconds = None if begun is None else backend.now() - begun
-    return Gathered(values=values, errors=errors, pending=pending, waiting=waiting, seconds=seconds)
+    return values, errors
 
 
 def check_timeout(subject: str, timeout: object) -> None:
@@ -152,7 +198,7 @@ def gather_or_raise(
     references: Mapping[int, Reference],
     identities: Mapping[int, RankIdentity],
     timeout: float | None = None,
-    behind: Behind = lambda _: (),
+    behind: Behind | None = None,
 ) -> Mapping[int, Any]:
     """Every rank's value, or one error that names every rank.
 
@@ -162,35 +208,38 @@ def gather_or_raise(
         references: What each rank's call gave.
         identities: Who the ranks are.
         timeout: Seconds to wait; None waits without end.
-        behind: Says, when time is up, which ranks have not begun.
+        behind: Says which ranks have not begun; None where there is no group yet.
 
     Raises:
         WorkerGroupError: Some rank failed; of the first failure's own type too.
         DeadlineError: Time is up.
     """
-
-    def tell(pending: Sequence[int]) -> None:
-        _log.warning("%s: still waiting for %s", subject, ranks_text(pending))
-
-    gathered = gather(backend, references, timeout, progress=tell)
+    progress = Progress(
+        subject=subject,
+        backend=backend,
+        identities=identities,
+        called=len(references),
+        behind=behind,
+    )
+    grace = grace_of(identities)
+    gathered = gather(backend, references, timeout, grace=grace, progress=progress)
     if gathered.is_complete:
         return gathered.values
     raise late_error_of(subject, gathered, identities, behind)
 
 
 def late_error_of(
-    subject: str, gathered: Gathered, identities: Mapping[int, RankIdentity], behind: Behind
+    subject: str,
+    gathered: Gathered,
+    identities: Mapping[int, RankIdentity],
+    behind: Behind | None,
 ) -> WorkerGroupError:
-    """``error_of``; when only time was short, it says which ranks have not begun, and why."""
-    error = error_of(subject, gathered, identities)
-    if gathered.pending and not gathered.errors:
-        held: dict[str, list[int]] = {}
-        for method, ranks in behind(gathered.waiting):
-            held.setdefault(method, []).extend(ranks)
-        for method, ranks in held.items():
-            add_text(error, f"\n  not begun: {ranks_text(ranks)}, still in {method}()")
-        some = sorted(gathered.pending)[:1]
-        add_text(error, f"\n  group.status() and group.stacks({some}) say more")
+    """``error_of``; when only time was short, it says who can be asked for more."""
+    error = error_of(subject, gathered, identities, behind)
+    report = error.report
+    if behind is not None and report.running and not report.failed:
+        slowest = slowest_first(report.running, report.held)[:1]
+        add_text(error, f"\n  group.status() and group.stacks({slowest}) say more")
     return error
 
 
@@ -200,9 +249,19 @@ def add_text(error: BaseException, text: str) -> None:
 
 
 def error_of(
-    subject: str, gathered: Gathered, identities: Mapping[int, RankIdentity]
+    subject: str,
+    gathered: Gathered,
+    identities: Mapping[int, RankIdentity],
+    behind: Behind | None = None,
 ) -> WorkerGroupError:
-    """The one error for everything that was gathered."""
+    """The one error for everything that was gathered.
+
+    Args:
+        subject: What was called.
+        gathered: How its ranks stand.
+        identities: Who they are.
+        behind: Says which ranks have not begun; None where nobody can.
+    """
     roster = identities if isinstance(identities, Roster) else None
     failures = failures_of(gathered.errors, roster)
     if roster is not None:
@@ -211,7 +270,10 @@ def error_of(
             gathered = _with_late(roster.backend, gathered, late)
             failures = failures_of(gathered.errors, roster)
     called = [*gathered.values, *gathered.errors, *gathered.pending]
-    report = fold_failures(subject, failures, called, tuple(gathered.values), gathered.seconds)
+    held = () if roster is None else held_by(roster.backend, behind, gathered.waiting)
+    report = fold_failures(
+        subject, failures, called, tuple(gathered.values), gathered.seconds, held
+    )
     error = worker_group_error(report, identities, gathered.errors)
     if roster is not None and not gathered.is_complete:
         roster.tell(error, gathered.waiting)
@@ -220,7 +282,8 @@ def error_of(
 
 def _with_late(backend: Backend, gathered: Gathered, late: Sequence[int]) -> Gathered:
     """The same with what some ranks still say."""
-    more = _sorted_out(backend, {rank: gathered.waiting[rank] for rank in late}, LOST_NODE_SECONDS)
+    waiting = {rank: gathered.waiting[rank] for rank in late}
+    more = _sorted_out(backend, waiting, LOST_NODE_SECONDS, backend.now())
     left = {
         rank: each
         for rank, each in gathered.waiting.items()
@@ -266,7 +329,14 @@ def _failure_of(
         message=_message(error),
         raised_at=raised_at if isinstance(raised_at, float) else None,
         tail=remains.tail,
+        frames=frames_of(_trace_of(error), _OWN_FILES),
     )
+
+
+def _trace_of(error: BaseException) -> str:
+    """Where it was raised: told by its worker, or seen here when it was raised here."""
+    told = getattr(error, "rankplan_trace", None)
+    return told if isinstance(told, str) else "".join(traceback.format_tb(error.__traceback__))
 
 
 def _message(error: BaseException) -> str:

@@ -8,22 +8,25 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+from attrs import evolve
+
 from planner.difference import PlanDifference
 from planner.environment import EnvironmentPolicy
+from planner.failure_policy import FailurePolicy
 from planner.findings import CoordinateError, Finding, Findings, PlanError
 from planner.group import group_subject
 from planner.launch import LaunchPlan
 from planner.mesh import NamedSharding
 from planner.preflight import PreflightReport
-from planner.recovery import FailurePolicy
 from planner.teardown import TeardownReport
+from planner.transports import started_for
 from planner.whole_numbers import whole_number
 from runtime.arguments import check_end_arguments, check_group_arguments, start_request
 from runtime.backend import Actor, Backend, Cluster
 from runtime.builder import RayWorkerBuilder
 from runtime.call import Calls, new_call_state
 from runtime.calls import Sender
-from runtime.care import Care, admission
+from runtime.care import Care
 from runtime.claim import Claim
 from runtime.handle import WorkerHandle
 from runtime.in_flight import MOST_CALLS
@@ -78,7 +81,9 @@ class RayWorkerGroup(Runs, Calls, Care):
         failure_policy: What a failure of some ranks means for the others, and how often the
             group may be recovered.
         max_calls_in_flight: How many calls may be under way, each rank's counted by itself; one
-            more is a ``TooManyCallsError``, and nothing is sent.
+            more is a ``TooManyCallsError``, and nothing is sent. At least one for each worker.
+        tensor_transport: Start the group for a direct transport, ``"gloo"``, by which results can
+            go to linked groups past the object store; methods then run beside the main thread.
 
     Raises:
         PlanError: An argument is wrong; nothing was started.
@@ -113,6 +118,7 @@ class RayWorkerGroup(Runs, Calls, Care):
         expected_plan: LaunchPlan | None = None,
         failure_policy: FailurePolicy | None = None,
         max_calls_in_flight: int = MOST_CALLS,
+        tensor_transport: str | None = None,
     ) -> None:
         self._ended = True
         named = getattr(remote_worker_builder, "ray_actor_class_fqn", None)
@@ -152,6 +158,8 @@ class RayWorkerGroup(Runs, Calls, Care):
             ),
             checks=checked_checks(preflight, expected_plan, free_gpu_memory, findings),
             claim=claim.take,
+            max_calls_in_flight=max_calls_in_flight,
+            tensor_transport=tensor_transport,
         )
         try:
             launched = start_group(request, findings)
@@ -159,10 +167,12 @@ class RayWorkerGroup(Runs, Calls, Care):
             claim.give_back()
             raise
         self._cluster, self._claim = cluster, claim
+        kept = failure_policy or FailurePolicy()
+        launched = evolve(launched, identities=evolve(launched.identities, grace=kept.grace))
         self._launched = launched
         self._calling = threading.RLock()
         try:
-            self._take_care(failure_policy, max_calls_in_flight)
+            self._take_care(kept, max_calls_in_flight)
         except BaseException as error:
             workers = zip(launched.plan.workers, launched.actors, strict=True)
             actors = {worker.name: actor for worker, actor in workers}
@@ -176,6 +186,7 @@ class RayWorkerGroup(Runs, Calls, Care):
             launched.plan.mesh,
             launched.plan.world_size,
             launched.methods.values(),
+            started_for(launched.plan.options),
         )
         self._report: TeardownReport | None = None
         self._ended = False
@@ -183,8 +194,9 @@ class RayWorkerGroup(Runs, Calls, Care):
 
     def _adopt(self, launched: Launched) -> None:
         plan, self._launched = launched.plan, launched
+        self._admission.adopt(launched.actors)
         self._handles = [
-            WorkerHandle(actor, worker.name, launched.described)
+            WorkerHandle(actor, worker.name, launched.described, self._admission.gate(worker.rank))
             for actor, worker in zip(launched.actors, plan.workers, strict=True)
         ]
         self._sender = Sender(
@@ -194,7 +206,7 @@ class RayWorkerGroup(Runs, Calls, Care):
             methods=launched.methods,
             actors=launched.actors,
             backend=self.backend,
-            admit=admission(self._health, self._in_flight, launched.actors),
+            admit=self._admission.admit,
             sent=self._in_flight.sent,
             lock=self._calling,
         )
@@ -245,7 +257,12 @@ class RayWorkerGroup(Runs, Calls, Care):
 
     @property
     def workers(self) -> list[WorkerHandle]:
-        """The workers in rank order; every method of their class is called on them."""
+        """The workers in rank order; every method of their class is called on them.
+
+        Such calls count among those in flight and are refused as the group's own are. Calls that
+        pass by the group, such as those to a worker while others are broken, are made on
+        ``actors``: ``group.actors[rank].call.remote("method", ...)``.
+        """
         return list(self._handles)
 
     @property
@@ -342,6 +359,7 @@ class RayWorkerGroup(Runs, Calls, Care):
         if cleanup_method is not None:
             self._sender.method(cleanup_method, 0, ())
         self._ended = True
+        self._admission.end()
         _live.discard(self)
         try:
             self._report = self._carry_out_end(cleanup_method, timeout)

@@ -6,12 +6,15 @@ standard library and Ray only.
 
 import difflib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from ray.actor import ActorHandle
 
 __all__ = ["RemoteMethod", "WorkerHandle", "actor_of"]
+
+_Gate = Callable[[str, Callable[[], Any]], Any]
 
 _KINDS = {kind.description: kind for kind in inspect._ParameterKind}
 
@@ -20,21 +23,25 @@ class WorkerHandle:
     """One worker: ``handle.method.remote(...)`` calls a method of the user's class.
 
     Handles are values: they compare by the actor behind them, and can be passed to other actors
-    and tasks. Every name without a leading underscore belongs to the user's class; the Ray
-    handle behind it is ``group.actors[rank]``, or ``actor_of(handle)``.
+    and tasks; from there, calls go to the worker directly. In the process of their group, calls
+    pass its gate, which refuses and counts them as it does the group's own. Every name without
+    a leading underscore belongs to the user's class; the Ray handle behind it is
+    ``group.actors[rank]``, or ``actor_of(handle)``.
     """
 
-    __slots__ = ("_rankplan_actor", "_rankplan_label", "_rankplan_methods")
+    __slots__ = ("_rankplan_actor", "_rankplan_gate", "_rankplan_label", "_rankplan_methods")
 
     def __init__(
         self,
         actor: ActorHandle[Any],
         label: str,
         methods: Mapping[str, Mapping[str, object]],
+        gate: _Gate | None = None,
     ) -> None:
         self._rankplan_actor = actor
         self._rankplan_label = label
         self._rankplan_methods = methods
+        self._rankplan_gate = gate
 
     def __getattr__(self, name: str) -> "RemoteMethod":
         if name.startswith("__ray_"):
@@ -47,7 +54,15 @@ class WorkerHandle:
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise AttributeError(f"{self._rankplan_label} has no method {name!r}{hint}")
         actor = self._rankplan_actor
-        return RemoteMethod(actor.call, actor.stream, name, described, {}, self._rankplan_label)
+        return RemoteMethod(
+            actor.call,
+            actor.stream,
+            name,
+            described,
+            {},
+            self._rankplan_label,
+            self._rankplan_gate,
+        )
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self._rankplan_methods]
@@ -75,7 +90,7 @@ class WorkerHandle:
 class RemoteMethod:
     """One method of a worker, to be called with ``.remote(...)``."""
 
-    __slots__ = ("_call", "_described", "_label", "_name", "_options", "_stream")
+    __slots__ = ("_call", "_described", "_gate", "_label", "_name", "_options", "_stream")
 
     def __init__(
         self,
@@ -85,8 +100,10 @@ class RemoteMethod:
         described: Mapping[str, object] | None,
         options: Mapping[str, object],
         label: str = "",
+        gate: _Gate | None = None,
     ) -> None:
         self._label = label
+        self._gate = gate
         self._call = call
         self._stream = stream
         self._name = name
@@ -97,7 +114,7 @@ class RemoteMethod:
         """The same method with Ray's call options, such as ``num_returns`` or ``name``."""
         merged = {**self._options, **options}
         return RemoteMethod(
-            self._call, self._stream, self._name, self._described, merged, self._label
+            self._call, self._stream, self._name, self._described, merged, self._label, self._gate
         )
 
     def remote(self, /, *args: object, **kwargs: object) -> Any:
@@ -105,6 +122,7 @@ class RemoteMethod:
 
         Raises:
             TypeError: The arguments do not fit the method's parameters; nothing was sent.
+            ExecutionError: The worker's group takes no such call now; nothing was sent.
         """
         if self._described is None:
             return _with(self._call, self._options).remote(*args, **kwargs)
@@ -119,8 +137,21 @@ class RemoteMethod:
         returns = options.setdefault("num_returns", self._described["returns"])
         if str(self._described["kind"]).endswith("generator") or returns == "streaming":
             options["num_returns"] = "streaming"
-            return _with(self._stream, options).remote(self._name, *args, **kwargs)
-        return _with(self._call, options).remote(self._name, *args, **kwargs)
+            entry = _with(self._stream, options)
+        else:
+            entry = _with(self._call, options)
+        send = partial(entry.remote, self._name, *args, **kwargs)
+        return send() if self._gate is None else self._gate(self._name, send)
+
+    def __reduce__(self) -> tuple[type["RemoteMethod"], tuple[object, ...]]:
+        return RemoteMethod, (
+            self._call,
+            self._stream,
+            self._name,
+            self._described,
+            self._options,
+            self._label,
+        )
 
     def __call__(self, *_: object, **__: object) -> None:
         """Refuse a direct call, which would run nothing."""

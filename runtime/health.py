@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 
 from attrs import frozen
 
+from planner.failure_judgement import judge_failure, refusal, stale_ranks
+from planner.failure_policy import FailurePolicy
 from planner.launch import LaunchPlan
 from planner.outcomes import ranks_text
-from planner.recovery import Domain, FailurePolicy, Survivors, domain_of
 from runtime.backend import Actor, Backend, Reference
 from runtime.errors import ExecutionError, WorkerGroupError
 from runtime.gather import Gathered, error_of
@@ -64,37 +65,37 @@ class Health:
         Args:
             error: How it failed.
             waiting: The calls that have not answered, by rank.
-            called: The ranks as they were when they were called: what is told of one that was
-                started again since, or given up, says nothing of the group as it is now.
+            called: The ranks as they were when they were called.
         """
-        report = error.report
-        now = self._lane.roster
-        here = {
-            rank for rank in called if rank not in self.absent and called[rank] == now.get(rank)
-        }
-        waiting = {rank: each for rank, each in waiting.items() if rank in here}
-        if self.policy.stacks and waiting:
-            self._add_stacks(error, sorted(waiting))
-        failed = here.intersection(report.failed)
-        if not failed:
-            # Time ran out and nothing failed: nobody is known to be in a wrong state.
-            return
-        # Out of reach counts: whether the call ran there, and still runs, nobody knows.
-        gone = (rank for f, ranks in report.causes if f.death is not None for rank in ranks)
-        dead = tuple(rank for rank in gone if rank in here)
-        struck = self._struck(sorted(failed))
-        left = {rank: ref for rank, ref in waiting.items() if rank in struck}
-        if left and self.policy.survivors is Survivors.ABORT:
-            self._lane.kill(sorted(left))
-            error.add_note(f"ended by the failure policy: {ranks_text(sorted(left))}")
-            dead = tuple(sorted({*dead, *left}))
-            left = {}
-        if dead or left:
-            failure, ranks = report.causes[0]
-            message = failure.message.partition("\n")[0]
-            why = f"{report.subject}: {ranks_text(ranks)}: {failure.error_type}: {message}"
+        judged = judge_failure(
+            self.plan,
+            error.report,
+            self.policy,
+            waiting=waiting,
+            absent=self.absent,
+            stale=stale_ranks(called, self._lane.roster),
+        )
+        if not judged.is_harmless:
+            stuck = {rank: waiting[rank] for rank in judged.stuck}
             with self._lock:
-                self._troubles.append(_Trouble(why, dead, left))
+                self._troubles.append(_Trouble(judged.why, judged.dead, stuck))
+        if judged.stacks:
+            self._add_stacks(error, judged.stacks)
+        if judged.abort:
+            self._abort(error, judged.abort)
+
+    def _abort(self, error: WorkerGroupError, ranks: Sequence[int]) -> None:
+        try:
+            ended = self._lane.kill(ranks)
+        except Exception as trouble:  # noqa: BLE001  # the failure itself is the one to tell
+            told = f"{type(trouble).__name__}: {trouble}"
+            error.add_note(f"the failure policy could not end {ranks_text(ranks)}: {told}")
+            return
+        left = [rank for rank in ranks if rank not in ended]
+        if ended:
+            error.add_note(f"ended by the failure policy: {ranks_text(ended)}")
+        if left:
+            error.add_note(f"not found to be ended by the failure policy: {ranks_text(left)}")
 
     def _add_stacks(self, error: WorkerGroupError, ranks: Sequence[int]) -> None:
         try:
@@ -105,12 +106,12 @@ class Health:
         for rank, text in stacks.items():
             error.add_note(f"rank {rank} had not answered; its stacks:\n{text}")
 
-    def look(self, actors: Sequence[Actor]) -> None:
-        """Take note of ranks that died while nobody waited for them through the group."""
+    def look(self, actors: Mapping[int, Actor]) -> None:
+        """Take note of those ranks that died while nobody waited for them through the group."""
         known = {*self.dead(), *self.absent}
         errors = {
             rank: error
-            for rank, actor in enumerate(actors)
+            for rank, actor in actors.items()
             if rank not in known and (error := self._backend.death(actor)) is not None
         }
         if errors:
@@ -136,20 +137,20 @@ class Health:
         Raises:
             InconsistentGroupError: They share the fate of ranks that are broken.
         """
-        if self.absent and ranks is not None and (gone := self.absent.intersection(ranks)):
-            raise _refusal(self.plan, sorted(gone), "they were given up: resize the group")
-        broken = self.broken()
-        if not broken or (ranks is None and self.policy.domain is not Domain.GROUP):
+        if not self._troubles and not self.absent:
             return
-        struck = self._struck(broken)
-        if ranks is not None and not struck.intersection(ranks):
-            return
-        reasons = "; ".join(dict.fromkeys(each.why for each in self._troubles))
-        raise _refusal(
+        refused = refusal(
             self.plan,
-            broken,
-            f"after this failure nobody can vouch for them: {reasons}. Call recover() or end()",
+            self.policy,
+            ranks=ranks,
+            broken=self.broken(),
+            absent=self.absent,
+            reasons=[each.why for each in self._troubles],
         )
+        if refused is not None:
+            error = InconsistentGroupError(refused.text)
+            error.ranks = refused.ranks
+            raise error
 
     def dead(self) -> tuple[int, ...]:
         """The ranks that are known to be dead; sorted."""
@@ -172,21 +173,9 @@ class Health:
                     kept.append(_Trouble(each.why, dead, waiting))
             self._troubles = kept
 
-    def _struck(self, ranks: Sequence[int]) -> set[int]:
-        domain = self.policy.domain
-        return {each for rank in ranks for each in domain_of(self.plan, rank, domain)}
-
     def _is_stuck(self, trouble: _Trouble) -> bool:
         references = list(trouble.waiting.values())
         if not references:
             return False
         ready, _ = self._backend.wait(references, len(references), 0)
         return len(ready) < len(references)
-
-
-def _refusal(plan: LaunchPlan, ranks: Sequence[int], why: str) -> InconsistentGroupError:
-    error = InconsistentGroupError(
-        f"worker group {plan.group!r} refuses the call: {ranks_text(ranks)}: {why}"
-    )
-    error.ranks = tuple(ranks)
-    return error

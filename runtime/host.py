@@ -21,6 +21,7 @@ from typing import Any
 
 import ray
 
+from runtime.direct_values import direct
 from runtime.inherited import drop_inherited
 from runtime.node_facts import Door, bind_process, look, reachable
 from runtime.raised import fit_to_travel
@@ -85,6 +86,10 @@ class _Body:
         """At which of the addresses a port takes connections from here."""
         return reachable(addresses, port, seconds)
 
+    def linked(self, step: Callable[..., object], *args: object) -> object:
+        """Have something done about the links of this process, which are kept here."""
+        return step(vars(self).setdefault("_links", {}), *args)
+
     def _prepare(self, told: Mapping[str, object]) -> None:
         """Set the rank's environment; nothing of the user's has been imported yet."""
         from_node = told["from_node"]
@@ -128,14 +133,20 @@ class _Body:
     def _arguments(
         self, told: Mapping[str, object], given: Sequence[object], kwargs: dict[str, object]
     ) -> list[object]:
-        """The arguments given by position; those by name are joined from parts where told so."""
+        """The arguments given by position; where told so, some are joined from parts first."""
         args, joins = list(given), told["join"]
-        if isinstance(joins, Mapping) and joins:
-            assemble = args.pop(0)
-            for name, (count, *how) in joins.items():
-                parts, args = args[:count], args[count:]
-                if callable(assemble):
-                    kwargs[name] = assemble(*how, *parts)
+        if not isinstance(joins, Mapping) or not joins:
+            return args
+        assemble: Any = args.pop(0)
+        joined: list[tuple[object, object]] = []
+        for place, (count, *how) in joins.items():
+            parts, args = args[:count], args[count:]
+            joined.append((place, assemble(*how, *parts)))
+        for place, value in joined:
+            if isinstance(place, int):
+                args.insert(place, value)
+            else:
+                kwargs[str(place)] = value
         return args
 
     def _shares(
@@ -229,10 +240,11 @@ class Host(_Body):
 
         Args:
             method: Which.
-            told: ``join``: arguments to be joined, each with the number of its parts and what the
-                function that joins takes before them; ``share``: arguments, by name or place,
-                each with the method that hands it on inside the group; ``returns``: whether the
-                result comes back; ``clock``: whether its times do.
+            told: ``join``: arguments to be joined, by name or place, each with the number of its
+                parts and what the function that joins takes before them; ``share``: arguments, by
+                name or place, each with the method that hands it on inside the group; ``returns``:
+                whether the result comes back; ``clock``: whether its times do; ``direct``: whether
+                its tensors shall go by a direct transport.
             args: Where something is to be joined the function and the parts; its arguments.
             kwargs: Its arguments.
         """
@@ -366,6 +378,8 @@ class AsyncHost(_Body):
 def _clocked(told: Mapping[str, object], result: object, began: float) -> object:
     """The result, None where it is not to come back; with its times, where those are asked for."""
     kept = result if told["returns"] else None
+    if told.get("direct"):
+        kept = direct(kept)
     return (kept, (began, time.time())) if told["clock"] else kept
 
 

@@ -1,9 +1,11 @@
 """How many calls of a group are under way: a limit, so that a fast driver does not outrun it."""
 
 import threading
+import weakref
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from typing import Any
 
 from attrs import frozen
 
@@ -24,6 +26,9 @@ _PARTS_KNOWN = 10_000
 _MOST_UNSEEN = 15
 """How many times in a row may be sent without a look at what has returned."""
 
+_FEW = 512
+"""How many calls may be noted behind one that still runs before all of them are looked at."""
+
 
 def first_of(future: Reference | list[Reference] | None) -> Reference | None:
     """What stands for a call: the first of several returns; None when it returns nothing."""
@@ -38,11 +43,15 @@ class TooManyCallsError(ExecutionError):
 
 @frozen(eq=False)
 class _Call:
-    """One call: a reference for each rank that has not returned, whose number may be unknown."""
+    """One call: a reference for each rank that has not returned, whose number may be unknown.
+
+    Of a stream it is what is ready at its end.
+    """
 
     method: str
     ranks: Sequence[int]
     references: list[Reference]
+    since: float
 
     def without(self, returned: AbstractSet[Reference]) -> "_Call":
         """What is left of it."""
@@ -51,7 +60,32 @@ class _Call:
             self.method,
             [self.ranks[place] for place in left] if self.ranks else (),
             [self.references[place] for place in left],
+            self.since,
         )
+
+
+@frozen(eq=False)
+class _Part:
+    """Whose future it is that has some hash.
+
+    Attributes:
+        rank: The rank that was called.
+        method: What was called.
+        alive: Gives the future while anybody holds it; None where hashes are never used again,
+            because they are those of ids.
+    """
+
+    rank: int
+    method: str
+    alive: "weakref.ref[Any] | None"
+
+
+def _weakly(reference: Reference) -> "weakref.ref[Any] | None":
+    try:
+        return weakref.ref(reference)
+    except TypeError:
+        # Ray's ``ObjectRef``: its hash is that of its id, and equal ones are the same object.
+        return None
 
 
 class InFlight:
@@ -65,16 +99,18 @@ class InFlight:
         backend: Where the calls run.
         group: The group's name, for messages.
         limit: How many may be under way.
+        world_size: How many ranks the group has; 0 where nobody asks whose a future is.
     """
 
-    def __init__(self, backend: Backend, group: str, limit: int) -> None:
+    def __init__(self, backend: Backend, group: str, limit: int, world_size: int = 0) -> None:
         self.limit = limit
+        self._world_size = world_size
         self._backend, self._group = backend, group
         self._calls: deque[_Call] = deque()
-        self._parts: OrderedDict[int, tuple[int, str]] = OrderedDict()
+        self._parts: OrderedDict[int, _Part] = OrderedDict()
         self._left: list[tuple[str, Watch, Mapping[int, RankIdentity]]] = []
         self._count = 0
-        self._unseen, self._pause = 0, 0
+        self._unseen, self._pause, self._many = 0, 0, _FEW
         self._lock = threading.Lock()
 
     @property
@@ -144,55 +180,66 @@ class InFlight:
         the first stands for all. One that returns none (None, or an empty list) has nothing to
         look at, so it is not counted.
         """
-        if len(ranks) == len(references) and any(rank != place for place, rank in enumerate(ranks)):
+        if len(ranks) == len(references) and len(ranks) < self._world_size:
             self._note_part(references, method, ranks)
+        firsts = [first_of(each) for each in references]
+        if ranks and None in firsts:
+            told = zip(firsts, ranks, strict=True)
+            ranks = [rank for first, rank in told if first is not None]
+        is_stream, end_of = self._backend.is_stream, self._backend.end_of
         counted = [
-            first
-            for each in references
-            if (first := first_of(each)) is not None and not self._backend.is_stream(first)
+            end_of(first) if is_stream(first) else first for first in firsts if first is not None
         ]
-        if ranks and len(counted) < len(references):
-            known = {
-                first: rank
-                for each, rank in zip(references, ranks, strict=True)
-                if (first := first_of(each)) is not None
-            }
-            ranks = [known[each] for each in counted]
         with self._lock:
             if self._unseen < self._pause:
                 self._unseen += 1
             else:
                 self._look_at_the_oldest()
             if counted:
-                self._calls.append(_Call(method, ranks, counted))
+                self._calls.append(_Call(method, ranks, counted, self._backend.now()))
                 self._count += len(counted)
 
     def _note_part(
         self, references: Sequence[Reference], method: str, ranks: Sequence[int]
     ) -> None:
         # By hash, so that no result is kept; futures of all ranks need no note.
-        for each, rank in zip(references, ranks, strict=True):
-            self._parts[hash(first_of(each))] = rank, method
-        while len(self._parts) > _PARTS_KNOWN:
-            self._parts.popitem(last=False)
+        with self._lock:
+            for each, rank in zip(references, ranks, strict=True):
+                first = first_of(each)
+                if first is not None:
+                    part = _Part(rank, method, _weakly(first))
+                    self._parts.pop(hash(first), None)
+                    self._parts[hash(first)] = part
+            while len(self._parts) > _PARTS_KNOWN:
+                self._parts.popitem(last=False)
 
     def ranks_of(self, references: Sequence[Reference]) -> tuple[list[int], str] | None:
-        """Ranks and method of a call of some ranks; None when it is not known, or is of all."""
-        found = [self._parts.get(hash(first_of(each))) for each in references]
-        known = [each for each in found if each is not None]
-        if not known or len(known) < len(references):
-            return None
-        return [rank for rank, _ in known], known[0][1]
+        """Ranks and method of a call of some ranks; None when it is not known, or is of all.
 
-    def behind(self, waiting: Mapping[int, Reference]) -> list[tuple[str, list[int]]]:
+        Of several calls it is the first one's method; None where a rank occurs twice.
+        """
+        found = [self._part_of(first_of(each)) for each in references]
+        known = [each for each in found if each is not None]
+        ranks = [each.rank for each in known]
+        if not known or len(known) < len(references) or len(set(ranks)) < len(ranks):
+            return None
+        return ranks, known[0].method
+
+    def _part_of(self, reference: Reference | None) -> "_Part | None":
+        part = None if reference is None else self._parts.get(hash(reference))
+        if part is None or (part.alive is not None and part.alive() is not reference):
+            return None
+        return part
+
+    def behind(self, waiting: Mapping[int, Reference]) -> list[tuple[str, list[int], float]]:
         """Which calls have not begun, where a rank takes one after the other.
 
         Args:
             waiting: Calls that have not answered, by rank.
 
         Returns:
-            For each earlier call that still runs or waits, its method and the ranks that it
-            holds; a rank counts for the oldest only.
+            For each earlier call that still runs or waits, its method, the ranks that it
+            holds, and when it was sent; a rank counts for the oldest only.
         """
         with self._lock:
             calls = list(self._calls)
@@ -210,7 +257,10 @@ class InFlight:
                         found.setdefault(held_by[rank], []).append(rank)
                 elif rank in left and reference in running:
                     held_by.setdefault(rank, place)
-        return [(calls[place].method, sorted(ranks)) for place, ranks in sorted(found.items())]
+        return [
+            (calls[place].method, sorted(ranks), calls[place].since)
+            for place, ranks in sorted(found.items())
+        ]
 
     def _look_at_the_oldest(self) -> None:
         # Calls return about in the order in which they were sent. A look at one that still runs
@@ -223,9 +273,17 @@ class InFlight:
             if rest:
                 self._calls[0] = oldest.without(set(ready))
                 self._pause = min(2 * self._pause + 1, _MOST_UNSEEN)
+                self._look_past_the_oldest()
                 return
             self._calls.popleft()
         self._pause = 0
+
+    def _look_past_the_oldest(self) -> None:
+        # One that runs for hours must not keep the results of all that were sent since. A look
+        # at all that left twice as many is paid for by as many sends.
+        if len(self._calls) >= self._many:
+            self._look_at_all()
+            self._many = max(_FEW, 2 * len(self._calls))
 
     def _look_at_all(self) -> None:
         references = [each for call in self._calls for each in call.references]

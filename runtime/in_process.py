@@ -64,6 +64,7 @@ class Process:
         self.world, self.name, self.node_id = world, name, node_id
         self.pid = next(world.numbers)
         self.rank = -1
+        self.bundle: tuple[object, int] | None = None
         self.environment: dict[str, str] = {}
         self.death: str | None = None
         self.is_stopped = False
@@ -355,7 +356,12 @@ async def _streamed(
             item.set(value)
             stream.add(item)
             wanted = asyncio.Event()
-            stream.when_wanted(wanted.set)
+
+            def go_on(wanted: asyncio.Event = wanted) -> None:
+                wanted.set()
+                process.world.settle_soon()
+
+            stream.when_wanted(go_on)
             await wanted.wait()
             if stream.is_finished:
                 break

@@ -22,8 +22,9 @@ from runtime.backend import Looked, OutOfTimeError, WordsOfDeath
 from runtime.errors import step_error
 from runtime.faults import Fault, Faults
 from runtime.in_process import Process, inside_current
-from runtime.in_process_hosts import WorldCompanion, address_of, host_body
-from runtime.in_process_objects import Item, Job, ProcessDiedError, Stream, StreamEnd, held
+from runtime.in_process_direct import InProcessDirect
+from runtime.in_process_hosts import WorldCompanion, address_of, held_in, host_body
+from runtime.in_process_objects import Item, Job, ProcessDiedError, Reader, Stream, StreamEnd, held
 from runtime.observe import source_of
 from runtime.virtual_time import VirtualLoop, VirtualTime
 from runtime.worker_class import ask_configure_worker, probe_class
@@ -88,7 +89,7 @@ class _Entry:
                 limit = self._options.get("_generator_backpressure_num_objects")
                 stream = Stream(process.world, limit)
                 process.submit(Job(self._name, (args, kwargs), (), stream))
-                return stream
+                return Reader(stream)
             answers = [Item(process.world) for _ in range(count)]
             process.submit(Job(self._name, (args, kwargs), answers, None))
             return answers[0] if count == 1 else answers
@@ -107,6 +108,7 @@ class World:
     faults: Faults = Faults()
     random: Random = field(init=False)
     time: VirtualTime = field(init=False)
+    direct: InProcessDirect = field(init=False, factory=InProcessDirect)
     numbers: "itertools.count[int]" = field(init=False, factory=lambda: itertools.count(1001))
     lock: threading.RLock = field(init=False, factory=threading.RLock)
     processes: dict[str, Process] = field(init=False, factory=dict)
@@ -143,6 +145,10 @@ class World:
             task = self._loops[0].create_task(running)
         process.tasks.add(task)
         task.add_done_callback(process.tasks.discard)
+        self.settle_soon()
+
+    def settle_soon(self) -> None:
+        """Let the event loop run what can run now."""
         self.after(0.0, self._settle)
 
     def _settle(self) -> None:
@@ -206,13 +212,12 @@ class World:
         """Make a process."""
         node, gpu = group.bundles[request.bundle]
         node = self.moved.get(node, node)
-        return self._start(
-            request.name,
-            f"node-{node}",
-            lambda process: host_body(
-                process, (str(gpu),) if gpu >= 0 and request.gpu_share else (), request
-            ),
-        )
+        gpus = (str(gpu),) if gpu >= 0 and request.gpu_share else ()
+        with self.lock:
+            name, home = request.name, f"node-{node}"
+            actor = self._start(name, home, lambda process: host_body(process, gpus, request))
+            actor.process.bundle = (group, request.bundle)
+            return actor
 
     def _start(self, name: str, node_id: str, make: Callable[[Process], object]) -> InProcessActor:
         with self.lock:
@@ -268,8 +273,8 @@ class World:
         return isinstance(value, Item)
 
     def is_stream(self, value: object) -> bool:
-        """Whether it is a ``Stream``."""
-        return isinstance(value, Stream)
+        """Whether it is a ``Reader``."""
+        return isinstance(value, Reader)
 
     def wait(
         self, references: Sequence[Any], count: int, timeout: float | None
@@ -297,6 +302,10 @@ class World:
                 each.load()
             return [each.load() for each in references]
 
+    async def fetch(self, references: Sequence[Any]) -> list[Any]:
+        """``get``, which takes no time."""
+        return self.get(references, None)
+
     def look(self, references: Sequence[Item]) -> Looked:
         """As on Ray: large values are left where they are."""
         errors = {each: each.error for each in references if each.error is not None}
@@ -304,15 +313,16 @@ class World:
             {e: e.load() for e in references if e not in errors and e.size <= _SMALL}, errors
         )
 
-    def cancel(self, reference: Item | Stream) -> None:
+    def cancel(self, reference: Item | Reader) -> None:
         """End a call that is queued, or a stream; a call that runs goes on."""
+        meant = reference.stream if isinstance(reference, Reader) else reference
         with self.lock:
             for process in self.processes.values():
-                process.cancel(reference)
+                process.cancel(meant)
 
-    def end_of(self, stream: Stream) -> StreamEnd:
+    def end_of(self, stream: Reader) -> StreamEnd:
         """Ready as soon as the worker is through, though values may wait to be taken."""
-        return StreamEnd(stream)
+        return StreamEnd(stream.stream)
 
     def cause_of(self, error: BaseException) -> BaseException:
         """The error itself: nothing is wrapped here."""
@@ -339,6 +349,10 @@ class World:
             for index, group in enumerate(groups)
             for bundle, (node, _) in enumerate(group.bundles)
         )
+
+    def held(self, groups: Sequence[InProcessGroup]) -> Mapping[tuple[int, int], int]:
+        """Counted."""
+        return held_in(self, groups)
 
     def interpreter_of(self, worker_class: str) -> Interpreter:  # noqa: ARG002
         """This process's own, whatever the registry says."""

@@ -10,9 +10,9 @@ from runtime.in_process import Process
 from runtime.in_process_objects import fetched
 
 if TYPE_CHECKING:
-    from runtime.in_process_backend import World
+    from runtime.in_process_backend import InProcessGroup, World
 
-__all__ = ["WorldCompanion", "address_of", "host_body"]
+__all__ = ["WorldCompanion", "address_of", "held_in", "host_body"]
 
 
 def address_of(node: int) -> str:
@@ -30,6 +30,22 @@ def host_body(process: Process, gpus: tuple[str, ...], request: HostRequest) -> 
         process.environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     made = _AsyncBody if request.asynchronous else _PlainBody
     return made(process, gpus)
+
+
+def held_in(world: "World", groups: "Sequence[InProcessGroup]") -> dict[tuple[int, int], int]:
+    """How many processes are in each bundle of some groups; those of dead nodes are left out."""
+    held = {
+        (fact.placement_group, fact.bundle): 0
+        for fact in world.landed(groups)
+        if fact.node_id not in world.dead_nodes
+    }
+    indices: dict[object, int] = {group: index for index, group in enumerate(groups)}
+    for process in list(world.processes.values()):
+        group, bundle = process.bundle or (None, 0)
+        place = (indices.get(group, -1), bundle)
+        if place in held:
+            held[place] += 1
+    return held
 
 
 class WorldCompanion:

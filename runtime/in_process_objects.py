@@ -2,11 +2,12 @@
 
 import itertools
 import pickle
+import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 from attrs import frozen
 from ray import cloudpickle
@@ -19,6 +20,7 @@ __all__ = [
     "Item",
     "Job",
     "ProcessDiedError",
+    "Reader",
     "Stream",
     "StreamEnd",
     "copied",
@@ -33,6 +35,9 @@ class _World(Protocol):
 
     @property
     def time(self) -> VirtualTime: ...
+
+    @property
+    def lock(self) -> threading.RLock: ...
 
 
 _NUMBERS = itertools.count(1)
@@ -57,6 +62,7 @@ class Item:
         self.world = world
         self.number = next(_NUMBERS)
         self.done_at: int | None = None
+        self.transport = ""
         self._blob = b""
         self._error: BaseException | None = None
         self._holds: tuple[object, ...] = ()
@@ -109,8 +115,12 @@ class Item:
         return held(self)
 
 
+MOST_UNTAKEN = 10_000
+"""How many values are made for a stream that nobody holds before its generator is closed."""
+
+
 class Stream:
-    """A reference to a stream of objects: iterating gives an ``Item`` for each."""
+    """A stream of objects, as its worker sees it."""
 
     def __init__(self, world: _World, limit: int | None) -> None:
         self.world = world
@@ -120,22 +130,31 @@ class Stream:
         self.error: BaseException | None = None
         self._limit = limit
         self._resume: Callable[[], None] | None = None
+        self._untaken: int | None = None
 
     @property
     def is_ready(self) -> bool:
         """Whether taking the next item takes no wait."""
         return bool(self.items) or self.is_finished
 
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> Item:
+    def take(self) -> Item | None:
+        """The next object; None after the last one."""
         self.world.time.run_until(lambda: self.is_ready, None)
         if not self.items:
-            raise StopIteration
+            return None
         item = self.items.popleft()
         self._go_on()
         return item
+
+    def let_go(self) -> None:
+        """Nobody takes the objects any more: they are made to the end, as on Ray, and dropped.
+
+        A generator without end, which would keep a worker on Ray busy for ever, is closed.
+        """
+        with self.world.lock:
+            self._untaken, self._limit = MOST_UNTAKEN, None
+            self.items.clear()
+            self._go_on()
 
     def _go_on(self) -> None:
         resume, self._resume = self._resume, None
@@ -144,7 +163,11 @@ class Stream:
 
     def add(self, item: Item) -> None:
         """One more object."""
-        if not self.is_finished:
+        if self._untaken is not None:
+            self._untaken -= 1
+            if not self._untaken:
+                self.finish()
+        elif not self.is_finished:
             self.items.append(item)
 
     def finish(self, error: BaseException | None = None) -> None:
@@ -167,11 +190,45 @@ class Stream:
             self._resume = produce
 
 
+class Reader:
+    """A reference to a stream: iterating gives an ``Item`` for each object."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        dropped = weakref.finalize(self, stream.let_go)
+        dropped.atexit = False
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether taking the next item takes no wait."""
+        return self.stream.is_ready
+
+    @property
+    def done_at(self) -> int | None:
+        """When its worker was through, among all completions."""
+        return self.stream.done_at
+
+    @property
+    def error(self) -> BaseException | None:
+        """What it ended with, if it did not end well."""
+        return self.stream.error
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Item:
+        item = self.stream.take()
+        if item is None:
+            raise StopIteration
+        return item
+
+
 @frozen
 class StreamEnd:
     """Stands for the end of a stream on its worker; it has no value."""
 
     stream: Stream
+    size: ClassVar[int] = 0
 
     @property
     def is_ready(self) -> bool:

@@ -7,15 +7,15 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 
-from planner.acknowledgement import judge_affinity, judge_class
+from planner.acknowledgement import Acknowledgement, judge_affinity, judge_class
 from planner.class_source import AssumedClass
 from planner.difference import PlanDifference
 from planner.environment import EnvironmentSources, environment_values
 from planner.group import GroupSpec, plan_hosts, with_environment_before_python
 from planner.launch import LaunchPlan, identity_of, plan_launch, slot_order
-from planner.preflight import PreflightReport
+from planner.preflight import HostLook, PreflightReport
 from planner.restart import in_rank_order
 from planner.runtime_env import missing_before_python
 from planner.signatures import Method, MethodKind, Parameter, ParameterKind
@@ -26,7 +26,7 @@ from runtime.roster import Roster
 from runtime.rounds import Again, end_after, facts_of, refuse, start_hosts, start_workers
 from runtime.teardown import end
 
-__all__ = ["Launched", "launch"]
+__all__ = ["Launched", "launch", "missing_variables"]
 
 _log = logging.getLogger("rankplan")
 
@@ -44,6 +44,8 @@ class Launched:
         again: What it takes to start ranks again.
         preflight: What was checked before any constructor ran.
         difference: What differs from the prediction; None without one.
+        looks: What each rank's host saw when it was started; empty where nothing was checked.
+        acknowledged: What rank 0 said when its constructor had returned.
     """
 
     plan: LaunchPlan
@@ -54,6 +56,8 @@ class Launched:
     again: Again
     preflight: PreflightReport = PreflightReport()
     difference: PlanDifference | None = None
+    looks: Mapping[int, HostLook] = field(factory=dict)
+    acknowledged: Acknowledgement
 
 
 def launch(
@@ -94,7 +98,7 @@ def launch(
     plan: LaunchPlan | None = None
     try:
         hosts, reports = _hosts(backend, spec, groups, actors, ends, asked)
-        missing = _missing_before_python(spec, sources, list(reports.values()))
+        missing = missing_variables(spec, sources, list(reports.values()))
         if missing:
             _log.info("worker group %r starts again with %s", spec.name, ", ".join(missing))
             end(backend, list(actors.values()), list(actors))
@@ -166,6 +170,8 @@ def launch(
         again=again,
         preflight=checked.report,
         difference=found,
+        looks=checked.looks,
+        acknowledged=acknowledged[0],
     )
 
 
@@ -189,9 +195,10 @@ def _hosts(
     )
 
 
-def _missing_before_python(
+def missing_variables(
     spec: GroupSpec, sources: EnvironmentSources, reports: Sequence[Mapping[str, Any]]
 ) -> tuple[str, ...]:
+    """What must exist before Python starts, and is not as planned on the node of some host."""
     expected = [e for e in spec.environment.variables if e.name in spec.environment.expected]
     wanted = environment_values(expected, sources)
     return missing_before_python(wanted, [report["seen"] for report in reports])

@@ -13,10 +13,13 @@ from ray.util.placement_group import PlacementGroup, placement_group_table
 from planner.amounts import CPU_UNIT, GPU_UNIT, Amounts
 from planner.inventory import BundleFacts, Gpu, Inventory, Node
 
-__all__ = ["observe_bundles", "observe_inventory", "source_of"]
+__all__ = ["observe_bundles", "observe_held", "observe_inventory", "source_of"]
 
 TOPOLOGY_RANK_LABEL = "rankplan/topology-rank"
 """The node label that holds a node's place in the network's order."""
+
+_BUNDLE_TOTAL = 1000
+"""What a bundle has of its own resource."""
 
 _TOTALS = frozenset({"CPU", "GPU", "memory", "object_store_memory"})
 
@@ -97,6 +100,21 @@ def observe_bundles(groups: Sequence[PlacementGroup]) -> tuple[BundleFacts, ...]
         for index, table in enumerate(tables)
         for bundle, node_id in sorted(table["bundles_to_node_id"].items())
     )
+
+
+def observe_held(groups: Sequence[PlacementGroup]) -> dict[tuple[int, int], int]:
+    """How many workers, actors and tasks each bundle holds, by placement group and bundle.
+
+    Ray gives every bundle 1000 of a resource of its own, and takes 0.001 of it for whatever runs
+    in the bundle, also for what asks for nothing else.
+    """
+    indices = {group.id.hex(): index for index, group in enumerate(groups)}
+    held: dict[tuple[int, int], int] = {}
+    for name, left in ray.available_resources().items():
+        bundle, _, identity = name.removeprefix("bundle_group_").partition("_")
+        if identity in indices and bundle.isdigit():
+            held[indices[identity], int(bundle)] = round((_BUNDLE_TOTAL - left) * 1000)
+    return held
 
 
 def source_of(module: str, first: Sequence[str] = ()) -> tuple[str, bool] | None:

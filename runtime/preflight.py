@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from planner.amounts import checked_size
 from planner.difference import PlanDifference, difference
@@ -19,7 +19,7 @@ from planner.group import FULL_GPU, GroupSpec
 from planner.launch import HostFacts, LaunchPlan
 from planner.meeting import choose_meeting_address, judge_reach, meeting_candidates
 from planner.nodes import NumaNode
-from planner.outcomes import RankIdentity
+from planner.outcomes import RankIdentity, ranks_text
 from planner.ports import ReservedPorts
 from planner.preflight import (
     GpuLook,
@@ -30,6 +30,7 @@ from planner.preflight import (
     WantedHost,
     judge_hosts,
 )
+from planner.restart import doors_of
 from runtime.backend import Actor, Backend
 from runtime.errors import ExecutionError
 from runtime.gather import gather_or_raise
@@ -45,6 +46,7 @@ __all__ = [
     "look_for",
     "more_facts",
     "preflight",
+    "preflight_again",
 ]
 
 _log = logging.getLogger("rankplan")
@@ -96,10 +98,12 @@ class Checked:
     Attributes:
         report: Every verdict.
         meeting_address: The address of rank 0 that every node reaches; None when nobody tried.
+        looks: What each host saw, by rank; empty where nothing was checked.
     """
 
     report: PreflightReport = PreflightReport()
     meeting_address: str | None = None
+    looks: Mapping[int, HostLook] = field(factory=dict)
 
 
 def checked_checks(
@@ -187,34 +191,82 @@ def preflight(
     }
     if checks.preflight is False or len(looks) < len(order):
         return Checked()
-    report = judge_hosts(
-        list(looks.values()),
-        WantedHost(
-            worker_class=spec.worker_class,
-            python=platform.python_version(),
-            ray=ray.__version__,
-            exclusive_gpus=spec.gpu_share == FULL_GPU,
-            free_gpu_memory=checks.free_gpu_memory,
-        ),
-    )
+    report = judge_hosts(list(looks.values()), _wanted(spec, checks))
     visitors = _visitors(looks, everyone=checks.preflight is True)
     address: str | None = None
     if visitors:
-        knocked, address = _knock(
-            backend, spec, order, looks, visitors, actors, reports[order[0]]["port"], timeout
-        )
+        doors = meeting_candidates(looks[0], [looks[rank] for rank in visitors])
+        ranked = {rank: actors[index] for rank, index in enumerate(order)}
+        port = reports[order[0]]["port"]
+        knocked, address = _knock(backend, spec, looks, visitors, ranked, doors, port, timeout)
         report += knocked
+    _refuse(spec, f"preflight of worker group {spec.name!r}", report)
+    return Checked(report=report, meeting_address=address, looks=looks)
+
+
+def preflight_again(
+    backend: Backend,
+    spec: GroupSpec,
+    plan: LaunchPlan,
+    reports: Mapping[int, Mapping[str, Any]],
+    actors: Mapping[int, Actor],
+    beside: Mapping[int, HostLook],
+    checks: Checks,
+    timeout: float,
+) -> Checked:
+    """The same for hosts that take the place of others: the ranks that go on are not called.
+
+    Whether they are reached is known only when rank 0 is among them: a rank 0 that goes on does
+    not hold its port for others to try.
+
+    Args:
+        backend: Where the hosts are.
+        spec: The group.
+        plan: The group before.
+        reports: What each host reported, by rank.
+        actors: The hosts, by rank.
+        beside: What the hosts of ranks that go on saw when they were started.
+        checks: What is checked.
+        timeout: Seconds it may take.
+
+    Raises:
+        PreflightError: Something is not as it must be; all of it is in the error.
+    """
+    looks = {
+        rank: _look(rank, report) for rank, report in sorted(reports.items()) if report.get("look")
+    }
+    if checks.preflight is False or len(looks) < len(reports):
+        return Checked()
+    report = judge_hosts(list(looks.values()), _wanted(spec, checks), list(beside.values()))
+    address: str | None = None
+    visitors = _visitors(looks, everyone=checks.preflight is True) if 0 in looks else []
+    if visitors:
+        doors, port = doors_of(plan, looks, visitors), reports[0]["port"]
+        knocked, address = _knock(backend, spec, looks, visitors, actors, doors, port, timeout)
+        report += knocked
+    who = ranks_text(list(looks))
+    _refuse(spec, f"preflight of worker group {spec.name!r}, restart of {who}", report)
+    return Checked(report=report, meeting_address=address, looks=looks)
+
+
+def _wanted(spec: GroupSpec, checks: Checks) -> WantedHost:
+    return WantedHost(
+        worker_class=spec.worker_class,
+        python=platform.python_version(),
+        ray=ray.__version__,
+        exclusive_gpus=spec.gpu_share == FULL_GPU,
+        free_gpu_memory=checks.free_gpu_memory,
+    )
+
+
+def _refuse(spec: GroupSpec, subject: str, report: PreflightReport) -> None:
     if report.failed:
-        error = PreflightError(
-            f"{PlanError(f'preflight of worker group {spec.name!r}', report.findings)}\n"
-            f"{report.text()}"
-        )
+        error = PreflightError(f"{PlanError(subject, report.findings)}\n{report.text()}")
         error.report = report
         raise error
     for row in report.rows:
         if row.state is State.NOTE:
             _log.warning("worker group %r, node %s: %s", spec.name, row.node, row.found)
-    return Checked(report=report, meeting_address=address)
 
 
 def _look(rank: int, report: Mapping[str, Any]) -> HostLook:
@@ -244,10 +296,10 @@ def _visitors(looks: Mapping[int, HostLook], *, everyone: bool) -> list[int]:
 def _knock(
     backend: Backend,
     spec: GroupSpec,
-    order: Sequence[int],
     looks: Mapping[int, HostLook],
     visitors: Sequence[int],
-    actors: Sequence[Actor],
+    actors: Mapping[int, Actor],
+    candidates: Sequence[str],
     port: int,
     timeout: float,
 ) -> tuple[PreflightReport, str | None]:
@@ -255,16 +307,14 @@ def _knock(
     roster = Roster(
         backend, {rank: RankIdentity(rank=rank, node=look.address) for rank, look in looks.items()}
     )
-    others = [looks[rank] for rank in visitors]
-    candidates = meeting_candidates(looks[0], others)
-    opened = {0: actors[order[0]].open_door.remote()}
+    opened = {0: actors[0].open_door.remote()}
     gather_or_raise(backend, subject, opened, roster, timeout)
     knocking = {
-        rank: actors[order[rank]].knock.remote(list(candidates), port, CONNECT_SECONDS)
+        rank: actors[rank].knock.remote(list(candidates), port, CONNECT_SECONDS)
         for rank in visitors
     }
     reached = gather_or_raise(backend, subject, knocking, roster, timeout)
-    closed = {0: actors[order[0]].close_door.remote()}
+    closed = {0: actors[0].close_door.remote()}
     gather_or_raise(backend, subject, closed, roster, timeout)
     report = judge_reach(looks[0], port, candidates, reached, looks)
     return report, choose_meeting_address(candidates, reached)

@@ -35,14 +35,17 @@ from planner.group import FULL_GPU, GroupSpec, HostRequest
 from planner.interpreter import Interpreter
 from planner.inventory import BundleFacts
 from planner.node_environment import group_node_variables
+from planner.tracebacks import readable
 from runtime import (
     batch_bytes,
     batches,
     carrying,
     companion,
+    direct_values,
     handle,
     host,
     inherited,
+    linking,
     node_facts,
     probes,
     raised,
@@ -51,8 +54,9 @@ from runtime import (
 )
 from runtime.backend import Looked, OutOfTimeError, Reference, WordsOfDeath
 from runtime.batch_bytes import pack
+from runtime.direct_on_ray import DIRECT_ON_RAY, DirectOnRay, Kept
 from runtime.interpreters import interpreter_of, prepare_interpreter
-from runtime.observe import observe_bundles, source_of
+from runtime.observe import observe_bundles, observe_held, source_of
 from runtime.probes import ask_configure_worker, import_class
 
 __all__ = ["RAY", "RayBackend"]
@@ -85,6 +89,8 @@ cloudpickle.register_pickle_by_value(companion)
 cloudpickle.register_pickle_by_value(batches)
 cloudpickle.register_pickle_by_value(batch_bytes)
 cloudpickle.register_pickle_by_value(carrying)
+cloudpickle.register_pickle_by_value(direct_values)
+cloudpickle.register_pickle_by_value(linking)
 carrying.carry_named_sharding()
 
 _HOST = ray.remote(host.Host)
@@ -99,6 +105,11 @@ class RayBackend:
     def is_up(self) -> bool:
         """Whether this process is connected."""
         return ray.is_initialized()
+
+    @property
+    def direct(self) -> DirectOnRay:
+        """Ray's direct transport."""
+        return DIRECT_ON_RAY
 
     def now(self) -> float:
         """Seconds of the monotonic clock."""
@@ -130,11 +141,12 @@ class RayBackend:
             ),
         }
         kind: Any = _ASYNC_HOST if request.asynchronous else _HOST
-        groups = options.pop("concurrency_groups", None)
-        if groups:
+        with_class = {"concurrency_groups": options.pop("concurrency_groups", None)}
+        with_class["enable_tensor_transport"] = bool(options.pop("tensor_transport", "")) or None
+        if any(with_class.values()):
             # Ray takes these with the class only.
             body = host.AsyncHost if request.asynchronous else host.Host
-            kind = ray.remote(concurrency_groups=groups)(body)
+            kind = ray.remote(**{name: each for name, each in with_class.items() if each})(body)
         ends = time.monotonic() + NAME_SECONDS
         while True:
             try:
@@ -218,28 +230,43 @@ class RayBackend:
         self, references: Sequence[Reference], count: int, timeout: float | None
     ) -> tuple[list[Reference], list[Reference]]:
         """``ray.wait``; objects stay where they are."""
-        return ray.wait(list(references), num_returns=count, timeout=timeout, fetch_local=False)
+        given = {each.object: each for each in references if type(each) is Kept}
+        waited = [DIRECT_ON_RAY.argument(each) for each in references] if given else references
+        ready, rest = ray.wait(list(waited), num_returns=count, timeout=timeout, fetch_local=False)
+        if given:
+            ready, rest = ([given.get(e, e) for e in found] for found in (ready, rest))
+        return ready, rest
 
     def get(self, references: Sequence[Reference], timeout: float | None) -> list[Any]:
-        """``ray.get``."""
+        """``ray.get``; of what stays with its maker, a copy."""
+        here = [each.stored() if type(each) is Kept else each for each in references]
         try:
-            return ray.get(list(references), timeout=timeout)
+            return ray.get(here, timeout=timeout)
         except GetTimeoutError as error:
             if isinstance(error, RayTaskError):
                 # A worker's own timeout, which is a failure like any other.
                 raise
             raise OutOfTimeError(f"not all were there after {timeout:g} s") from error
 
-    def look(self, references: Sequence[ObjectRef[Any]]) -> Looked:
+    async def fetch(self, references: Sequence[Reference]) -> list[Any]:
+        """``ray.get`` in a thread."""
+        return await asyncio.to_thread(self.get, references, None)
+
+    def look(self, references: Sequence[ObjectRef[Any] | Kept]) -> Looked:
         """What Ray keeps in this process: small values, and errors of up to 100 KiB.
 
-        The rest are in a node's store, and this process, which owns them, knows in whose.
+        The rest are in a node's store, and this process, which owns them, knows in whose; or they
+        stay with their makers.
         """
-        places = get_local_object_locations(list(references))
+        kept = [each for each in references if isinstance(each, Kept)]
+        stored = [each for each in references if not isinstance(each, Kept)]
+        places = get_local_object_locations(stored)
         away = {e for e, it in places.items() if it["node_ids"] or it["did_spill"]}
         values: dict[Reference, Any] = {}
+        failed = {each: error for each in kept if (error := each.failure()) is not None}
         errors: dict[Reference, BaseException] = {}
-        for each in (each for each in references if each not in away):
+        errors.update((each, self.cause_of(error)) for each, error in failed.items())
+        for each in (each for each in stored if each not in away):
             try:
                 values[each] = ray.get(each)
             except Exception as error:  # noqa: BLE001  # any type: it is the user's
@@ -255,9 +282,12 @@ class RayBackend:
         return stream.completed()
 
     def cause_of(self, error: BaseException) -> BaseException:
-        """What the user's code raised, inside ``RayTaskError``."""
+        """What the user's code raised, inside ``RayTaskError``, whose text is its traceback."""
         cause = error.cause if isinstance(error, RayTaskError) else None
-        return cause if isinstance(cause, BaseException) else error
+        if not isinstance(cause, BaseException):
+            return error
+        raised.put(cause, "rankplan_trace", readable(str(error)))
+        return cause
 
     def kill(self, actor: ActorHandle[Any]) -> None:
         """``ray.kill``."""
@@ -274,6 +304,10 @@ class RayBackend:
     def landed(self, groups: Sequence[PlacementGroup]) -> tuple[BundleFacts, ...]:
         """Read from the placement groups' table."""
         return observe_bundles(groups)
+
+    def held(self, groups: Sequence[PlacementGroup]) -> Mapping[tuple[int, int], int]:
+        """Read from what is left of each bundle, which the nodes report ten times a second."""
+        return observe_held(groups) if ray.is_initialized() else {}
 
     def interpreter_of(self, worker_class: str) -> Interpreter:
         """Read from ``ACTOR_ENVIRONMENT_REGISTRY``."""

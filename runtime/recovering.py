@@ -1,11 +1,13 @@
 """Carries a recovery out: ends the struck ranks and starts them again in their places."""
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from attrs import evolve
 
-from planner.acknowledgement import judge_affinity
+from planner.acknowledgement import judge_affinity, judge_class_again
+from planner.group import with_environment_before_python
 from planner.launch import LaunchPlan, identity_of
 from planner.outcomes import ranks_text
 from planner.recovery import RecoveryPlan, RestartedRank, recovery_text
@@ -19,13 +21,16 @@ from planner.restart import (
 )
 from runtime.backend import Actor, Backend
 from runtime.errors import ExecutionError
-from runtime.launching import Launched
+from runtime.launching import Launched, missing_variables
 from runtime.places import PORTS
-from runtime.preflight import compare
+from runtime.preflight import compare, preflight_again
 from runtime.roster import Roster
-from runtime.rounds import end_after, facts_of, refuse, start_hosts, start_workers
+from runtime.rounds import Again, end_after, facts_of, refuse, start_hosts, start_workers
+from runtime.teardown import end
 
 __all__ = ["RecoveryError", "free_slots", "start_again"]
+
+_log = logging.getLogger("rankplan")
 
 
 class RecoveryError(ExecutionError):
@@ -49,13 +54,21 @@ def free_slots(
     backend: Backend,
     launched: Launched,
     lost: Sequence[str],
+    absent: Collection[int],
     wait: float,
 ) -> tuple[tuple[int, int, str], ...]:
     """Bundles of lost nodes that the cluster has given to other nodes by now.
 
-    Ray moves the bundles of a lost node to nodes that have room; this waits a while for it.
+    Ray moves the bundles of a lost node to nodes that have room.
+
+    Args:
+        backend: Where the group runs.
+        launched: The group.
+        lost: The nodes that are gone.
+        absent: Ranks that were given up: nobody takes their bundles.
+        wait: Seconds that the cluster may take for it; 0 looks once.
     """
-    struck = bundles_on(launched.plan, lost)
+    struck = bundles_on(launched.plan, lost, absent)
     ends = backend.now() + wait
     while struck:
         landed = backend.landed(launched.again.groups)
@@ -80,9 +93,10 @@ def start_again(
     Whatever is raised, everything that was started here was ended.
 
     Raises:
+        PreflightError: A node of a rank that starts is not as the plan needs it.
         PlanError: A rank came back elsewhere than planned, or what landed contradicts the plan.
         DifferenceError: Something that a prediction promised does not hold any more.
-        ExecutionError: A process is not bound as planned.
+        ExecutionError: The class, or the binding of a process, is not as the group counts on.
         WorkerGroupError: A host or a constructor failed.
         DeadlineError: Not every constructor returned in time.
     """
@@ -91,21 +105,30 @@ def start_again(
     again = launched.again
     plan: LaunchPlan | None = None
     try:
-        hosts, reports = start_hosts(
-            backend,
-            f"worker group {launched.plan.group!r}, restart of its host processes",
-            restart_hosts(again.spec, restarted),
-            again.groups,
-            actors,
-            again.spec.environment.expected,
-            again.asked,
-            timeout,
-        )
+        hosts, reports = _hosts(backend, again, restarted, actors, ends)
+        missing = missing_variables(again.spec, again.sources, list(reports.values()))
+        if missing:
+            _log.info("worker group %r starts again with %s", again.spec.name, ", ".join(missing))
+            end(backend, list(actors.values()), list(actors))
+            actors.clear()
+            again = evolve(again, spec=with_environment_before_python(again.spec, missing))
+            hosts, reports = _hosts(backend, again, restarted, actors, ends)
         facts = list(again.facts)
         for rank, report in reports.items():
             facts[rank] = facts_of(report)
+        beside = {rank: each for rank, each in launched.looks.items() if rank not in reports}
+        checked = preflight_again(
+            backend,
+            again.spec,
+            launched.plan,
+            reports,
+            hosts,
+            beside,
+            again.checks,
+            max(0.0, ends - backend.now()),
+        )
         with PORTS.planning(restarted_spec(again.spec, restarted)) as told:
-            plan = plan_restart(launched.plan, told, facts, restarted)
+            plan = plan_restart(launched.plan, told, facts, restarted, checked.meeting_address)
             PORTS.note(plan)
         found = compare(again.checks, with_first_names(plan))
         identities = _roster(backend, launched, plan, reports)
@@ -118,7 +141,13 @@ def start_again(
             again,
             max(0.0, ends - backend.now()),
         )
-        refuse(plan.group, judge_affinity(plan, acknowledged, identities))
+        refuse(
+            plan.group,
+            [
+                *judge_affinity(plan, acknowledged, identities),
+                *judge_class_again(plan, launched.acknowledged, acknowledged, identities),
+            ],
+        )
     except BaseException as error:
         PORTS.release(plan)
         end_after(error, backend, launched.plan.group, actors)
@@ -136,6 +165,26 @@ def start_again(
         identities=identities,
         again=evolve(again, facts=tuple(facts)),
         difference=found,
+        looks={**launched.looks, **checked.looks},
+    )
+
+
+def _hosts(
+    backend: Backend,
+    again: Again,
+    restarted: Sequence[RestartedRank],
+    actors: dict[str, Actor],
+    ends: float,
+) -> tuple[Mapping[int, Actor], Mapping[int, Mapping[str, Any]]]:
+    return start_hosts(
+        backend,
+        f"worker group {again.spec.name!r}, restart of its host processes",
+        restart_hosts(again.spec, restarted),
+        again.groups,
+        actors,
+        again.spec.environment.expected,
+        again.asked,
+        max(0.0, ends - backend.now()),
     )
 
 
@@ -154,4 +203,5 @@ def _roster(
         {**old.identities, **fresh},
         {**old.vitals, **vitals},
         {**old.nodes, **nodes},
+        grace=old.grace,
     )

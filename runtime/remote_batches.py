@@ -6,12 +6,13 @@ from typing import Any, Generic, TypeVar, cast
 from attrs import field, frozen
 
 from planner.call_requests import ArgumentPlan, Route
-from planner.resharding import Part, Receiver, RowSpan, parts_sent
+from planner.resharding import Part, Receiver, ReshardPlan, RowSpan, parts_sent
 from planner.slice_results import SliceResult, unlike_slices
 from planner.slicing import SlicePlan, restore_order
 from runtime.backend import Actor, Backend, OutOfTimeError, Reference
 from runtime.batch_bytes import cut
 from runtime.batches import BatchError, Rows, assemble, join, row_count, take
+from runtime.direct_values import cut_direct
 
 __all__ = [
     "Joined",
@@ -51,6 +52,12 @@ class RemoteBatch(Generic[R]):
     def rows(self) -> int:
         """How many rows there are, without padding."""
         return sum(self.slices.real_sizes)
+
+    @property
+    def transport(self) -> str:
+        """The direct transport that it is held for; empty for the object store."""
+        made_for = self.backend.direct.transport_of
+        return made_for(self.references[0]) if self.references else ""
 
     def as_argument(self) -> R:
         """The same, typed as the batch that it stands for."""
@@ -157,13 +164,12 @@ def send_parts(
     argument: ArgumentPlan,
     pads: Mapping[str, float],
     actors: Sequence[Actor],
-    *,
-    in_call: bool,
 ) -> list[Reference | Joined]:
     """A reference to each slice of a resharded argument; the bytes go between the workers.
 
     Each source cuts the parts that others need. The only receiver of a slice joins them in the
-    call itself; of several, the first joins them into an object for all.
+    call itself, and so does each receiver of parts that come directly; else the first of several
+    joins them into an object for all.
 
     Args:
         tools: The functions that do it.
@@ -171,34 +177,31 @@ def send_parts(
         argument: The plan.
         pads: The numbers that padding holds.
         actors: The receiving group's workers, by rank.
-        in_call: Whether the call can join parts.
     """
     plan, slices = argument.resharding, argument.slices
     if plan is None or slices is None:
         return list(held.references)
-    wanted: dict[tuple[int, int], Rows] = {}
-    for index, receiver in enumerate(plan.receivers):
-        if argument.payloads[index].route is Route.PARTS:
-            for part in parts_sent(receiver):
-                wanted[index, part.source] = rows_in(part)
-    cuts = _cut_at_sources(tools, held, wanted)
+    cuts = _cut_at_sources(tools, held, argument, plan)
     made: list[Reference | Joined] = []
     for index, (receiver, payload) in enumerate(
         zip(plan.receivers, argument.payloads, strict=True)
     ):
-        if payload.route is not Route.PARTS:
+        if payload.route is Route.REFERENCE:
             made.append(held.references[receiver.parts[0].source])
             continue
-        parts = [cuts[index, part.source] for part in parts_sent(receiver)]
+        parts = [
+            cuts.get((index, part.source), held.references[part.source])
+            for part in parts_sent(receiver)
+        ]
         order = places_of(receiver, slices, index)
-        if len(parts) == 1 and order is None:
+        if payload.route is Route.PARTS and len(parts) == 1 and order is None:
             made.append(parts[0])
             continue
         how = (order, slices.real_sizes[index], dict(pads))
-        joined = Joined(function=tools.reference(assemble), how=how, parts=tuple(parts))
-        if not in_call or len(payload.ranks) > 1:
-            actor = actors[payload.ranks[0]]
-            joined = actor.apply.remote(joined.function, *how, *parts)
+        given = tuple(held.backend.direct.argument(part) for part in parts)
+        joined = Joined(function=tools.reference(assemble), how=how, parts=given)
+        if payload.ranks[0] in argument.joins and payload.route is Route.PARTS:
+            joined = actors[payload.ranks[0]].apply.remote(joined.function, *how, *given)
         made.append(joined)
     return made
 
@@ -220,25 +223,28 @@ def rows_in(part: Part) -> Rows:
 
 
 def _cut_at_sources(
-    tools: Tools, held: RemoteBatch[Any], wanted: Mapping[tuple[int, int], Rows]
+    tools: Tools, held: RemoteBatch[Any], argument: ArgumentPlan, plan: ReshardPlan
 ) -> dict[tuple[int, int], Reference]:
-    """A reference to every part; a part that is all that its source holds needs no cut."""
+    """A reference to every part that is cut, by its receiver and its source."""
+    rows = {
+        (index, part.source): rows_in(part)
+        for index, receiver in enumerate(plan.receivers)
+        for part in parts_sent(receiver)
+    }
     made: dict[tuple[int, int], Reference] = {}
-    for source, home in enumerate(held.homes):
-        real, size = held.slices.real_sizes[source], held.slices.sizes[source]
-        keys = []
-        for key in (key for key in wanted if key[1] == source):
-            if real == size and wanted[key] == slice(0, size):
-                made[key] = held.references[source]
-            else:
-                keys.append(key)
-        if not keys:
+    direct = held.backend.direct
+    for each in argument.cuts:
+        source, home = each.source, held.homes[each.source]
+        whole = direct.argument(held.references[source])
+        size = (held.slices.real_sizes[source], held.slices.sizes[source])
+        wanted = [(index, source) for index in each.receivers]
+        if argument.transport:
+            apply = direct.entry(home, "apply", argument.transport, {})
+            function = tools.reference(cut_direct)
+            made.update((key, apply(function, whole, rows[key], size)) for key in wanted)
             continue
-        answer = home.apply.options(num_returns=len(keys)).remote(
-            tools.reference(cut),
-            held.references[source],
-            [wanted[key] for key in keys],
-            (real, size),
+        answer = home.apply.options(num_returns=len(wanted)).remote(
+            tools.reference(cut), whole, [rows[key] for key in wanted], size
         )
-        made.update(zip(keys, answer if len(keys) > 1 else [answer], strict=True))
+        made.update(zip(wanted, answer if len(wanted) > 1 else [answer], strict=True))
     return made

@@ -10,7 +10,12 @@ from itertools import count
 
 import ray
 from attrs import evolve, frozen
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.placement_group import (
+    PlacementGroup,
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
 
 from planner.findings import Findings
 from planner.inventory import BundleFacts, Inventory
@@ -32,15 +37,25 @@ from planner.virtual_cluster import (
     plan_bundles,
     reservation_request,
 )
-from planner.waiting import LookAgain, first_step, next_report, progress_text, still_waiting
+from planner.waiting import (
+    LookAgain,
+    Looks,
+    first_step,
+    next_report,
+    progress_text,
+    still_waiting,
+)
 from runtime.observe import observe_bundles, observe_inventory
 
-__all__ = ["READY_SECONDS", "Reserved", "remove", "reserve"]
+__all__ = ["READY_SECONDS", "Reserved", "are_removed", "remove", "reserve"]
 
 _log = logging.getLogger("rankplan")
 
 READY_SECONDS = 180.0
 """How long placement groups that fit may take to become ready."""
+
+REMOVED_SECONDS = 10.0
+"""How long placement groups that were given back may take to go."""
 
 FEATURES = RayFeatures(
     label_selectors="bundle_label_selector" in inspect.signature(placement_group).parameters,
@@ -99,7 +114,7 @@ def _planned(
     spec: ClusterSpec, request: GroupRequest, ends: float, *, unified: bool, strategy: Strategy
 ) -> tuple[BundleRequest, ...]:
     looks = checked_tries(os.environ.get(TRIES_VARIABLE, "6"), f"virtual cluster {spec.name!r}")
-    look = 0
+    made = Looks()
     while True:
         seen = observe_inventory()
         able = chosen_nodes(spec.nodes, seen)
@@ -107,7 +122,7 @@ def _planned(
         step = first_step(
             plan,
             plan_reservation([request], able.all_free()),
-            look,
+            made,
             looks,
             ends - time.monotonic(),
             why_no_node(spec.nodes, seen),
@@ -117,7 +132,7 @@ def _planned(
             level = logging.INFO if step.is_brief else logging.WARNING
             _log.log(level, "virtual cluster %r: %s; looking again in %g s", *told)
             time.sleep(step.pause)
-            look += 1
+            made = step.made
             continue
         return plan_bundles(
             evolve(spec, nodes=named_by_id(spec.nodes, seen)),
@@ -215,3 +230,21 @@ def remove(groups: Sequence[PlacementGroup]) -> None:
     for group in groups:
         if ray.is_initialized():
             remove_placement_group(group)
+
+
+def are_removed(groups: Sequence[PlacementGroup], name: str) -> bool:
+    """Whether placement groups that were given back are gone; waits a while for it."""
+    ends = time.monotonic() + REMOVED_SECONDS
+    left = list(groups)
+    while ray.is_initialized():
+        left = [g for g in left if placement_group_table(g).get("state", "REMOVED") != "REMOVED"]
+        if not left:
+            break
+        if time.monotonic() > ends:
+            told = (name, len(left), REMOVED_SECONDS, ", ".join(each.id.hex() for each in left))
+            _log.warning(
+                "virtual cluster %r: %d placement groups still there after %g s: %s", *told
+            )
+            return False
+        time.sleep(0.01)
+    return True

@@ -1,29 +1,19 @@
 """What calls gave back: futures of many workers, collected by the plan's rules."""
 
-import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, Self
 
 from planner.dispatch import DispatchPlan
 from planner.findings import Findings
-from planner.outcomes import RankIdentity, ranks_text
+from planner.outcomes import RankIdentity
 from planner.whole_numbers import whole_number
 from runtime.backend import Backend, Reference
-from runtime.gather import (
-    GRACE_SECONDS,
-    PROGRESS_SECONDS,
-    Behind,
-    Gathered,
-    check_timeout,
-    error_of,
-    gather_or_raise,
-)
+from runtime.gather import Behind, check_timeout, gather_or_raise
 from runtime.in_flight import InFlight, first_of
+from runtime.taking import Running, answers
 
 __all__ = ["MultiWorkerFuture"]
-
-_log = logging.getLogger("rankplan")
 
 
 class _Group(Protocol):
@@ -156,7 +146,7 @@ class MultiWorkerFuture:
             worker_group._in_flight.leave(subject, _firsts(rest), worker_group.identities)
             return [by_rank[rank] for rank in returning]
         if streams:
-            streamed = _drain(backend, subject, by_rank, worker_group.identities, timeout)
+            streamed = _drain(worker_group, subject, by_rank, timeout)
             return [value for rank in returning for value in streamed[rank]]
         # A method with several returns gives a list of futures, which fail or succeed together.
         # One without returns gives no future: there is nothing to wait for, its result is None.
@@ -192,70 +182,23 @@ def _check_lists(futures: object, returning: object, called: object) -> None:
 
 
 def _drain(
-    backend: Backend,
-    subject: str,
-    futures: Mapping[int, Reference],
-    identities: Mapping[int, RankIdentity],
-    timeout: float | None,
+    group: _Group, subject: str, futures: Mapping[int, Reference], timeout: float | None
 ) -> dict[int, list[Any]]:
     """Every value of every stream, taken from whichever has one; other calls are waited for too.
 
-    A rank whose results do not come back is among the latter. Once a rank has failed, the others
-    get a moment more, so that one error names all that fail.
+    A rank whose results do not come back is among the latter.
     """
-    ends = None if timeout is None else backend.now() + timeout
-    values: dict[int, list[Any]] = {rank: [] for rank in futures}
-    errors: dict[int, BaseException] = {}
-    rank_of = {future: rank for rank, future in _firsts(futures).items()}
-    running = list(rank_of)
-    while running:
-        left = PROGRESS_SECONDS if ends is None else max(0.0, ends - backend.now())
-        first, _ = backend.wait(running, 1, min(left, PROGRESS_SECONDS))
-        is_late = ends is not None and backend.now() >= ends
-        if not first and not is_late:
-            pending = sorted(rank_of[future] for future in running)
-            _log.warning("%s: still waiting for %s", subject, ranks_text(pending))
-            continue
-        ready, running = backend.wait(running, len(running), 0)
-        for future in ready:
-            rank = rank_of[future]
-            try:
-                values[rank] += _next_values(backend, future)
-                if backend.is_stream(future):
-                    running.append(future)
-            except StopIteration:
-                continue
-            except Exception as error:  # noqa: BLE001  # whatever the user's code raised
-                grace = backend.now() + GRACE_SECONDS
-                ends = ends if errors else grace if ends is None else min(ends, grace)
-                errors[rank] = backend.cause_of(error)
-        if is_late:
-            break
-    if not errors and not running:
-        return values
-    raise error_of(subject, _standing(backend, rank_of, running, errors), identities) from next(
-        iter(errors.values()), None
+    firsts = _firsts(futures)
+    streams = [rank for rank, each in firsts.items() if group.backend.is_stream(each)]
+    running = Running(
+        subject=subject,
+        backend=group.backend,
+        references=firsts,
+        returning=frozenset(streams),
+        identities=group.identities,
+        behind=group._behind,
     )
-
-
-def _next_values(backend: Backend, future: Reference) -> list[Any]:
-    """The next value of a stream; none of another call, which is only looked at for its error."""
-    if backend.is_stream(future):
-        return backend.get([next(future)], None)
-    backend.get([future], None)
-    return []
-
-
-def _standing(
-    backend: Backend,
-    rank_of: Mapping[Reference, int],
-    running: Sequence[Reference],
-    errors: Mapping[int, BaseException],
-) -> Gathered:
-    pending = {rank_of[future] for future in running}
-    done = {rank: None for rank in rank_of.values() if rank not in pending and rank not in errors}
-    waiting = {
-        rank_of[future]: backend.end_of(future) if backend.is_stream(future) else future
-        for future in running
-    }
-    return Gathered(values=done, errors=errors, pending=tuple(sorted(pending)), waiting=waiting)
+    values: dict[int, list[Any]] = {rank: [] for rank in futures}
+    for answer in answers(running, None, timeout):
+        values[answer.rank].append(answer.value)
+    return values

@@ -28,6 +28,7 @@ class Roster(Mapping[int, RankIdentity]):
         nodes: The node of each.
         listeners: Told of every failure, with the calls that have not answered.
         readers: Asked for what ranks left behind on machines that this process does not see.
+        grace: Seconds the others have to answer once one has failed.
     """
 
     backend: Backend
@@ -36,6 +37,7 @@ class Roster(Mapping[int, RankIdentity]):
     nodes: Mapping[int, str] = {}
     listeners: list[Listener] = field(factory=list)
     readers: list[Reader] = field(factory=list)
+    grace: float = 0.5
 
     def __getitem__(self, rank: int) -> RankIdentity:
         return self.identities[rank]
@@ -75,4 +77,5 @@ def _remains(shown: Mapping[str, Any], found: Mapping[str, Any] | None) -> Remai
     log = str(shown.get("log", ""))
     if found is None:
         return Remains(log=log, was_read=False)
-    return Remains(tail=tail_lines(found["text"]), oom_kills=found["oom_kills"], log=log)
+    tail = tail_lines(found["text"])
+    return Remains(tail=tail, oom_kills=found["oom_kills"], kernel=found.get("kernel", ""), log=log)

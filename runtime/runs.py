@@ -13,6 +13,7 @@ from planner.dispatch import (
 )
 from planner.findings import Findings, PlanError
 from planner.launch import LaunchPlan
+from planner.resizing import serving_mesh
 from runtime.arguments import common_arguments
 from runtime.backend import Backend
 from runtime.call_sending import CallState
@@ -180,6 +181,8 @@ class Runs:
     ) -> MultiWorkerFuture:
         """Call workers with slices cut over the group's axes.
 
+        Workers that ``resize`` has given up are left out: their coordinates get no slice.
+
         Args:
             method_name: What to call.
             args: Refused: name every data argument.
@@ -201,7 +204,8 @@ class Runs:
             PlanError: The call cannot be made; nothing was sent.
         """
         self._check_alive()
-        stages, dummies = _Stages(), make_dummy_calls_to_free_axes
+        stages, absent = _Stages(), self._health.absent
+        dummies = make_dummy_calls_to_free_axes
         common = stages.tried(
             lambda: common_arguments(common_kwargs, kwargs, self._sender.findings(method_name))
         )
@@ -212,9 +216,12 @@ class Runs:
         plan = stages.tried(
             lambda: self._sender.plan(
                 method_name,
-                ("sharded", *map(_key, axes), dummies is True),
+                ("sharded", *map(_key, axes), dummies is True, absent),
                 lambda findings: plan_sharded(
-                    self.plan.mesh, *axes, findings, dummy_calls=dummies is True
+                    self.plan.mesh and serving_mesh(self.plan.mesh, absent),
+                    *axes,
+                    findings,
+                    dummy_calls=dummies is True,
                 ),
             )
         )

@@ -1,23 +1,18 @@
-"""Values as they come: from many ranks at once, in any order, each with its rank and number."""
+"""Streams: the values of many workers at once, held back, ended early, broken half way."""
 
-import logging
-from collections.abc import AsyncIterator, Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Generic, Self, TypeVar
 
-from attrs import field, frozen
+from attrs import evolve
 
 from planner.call_requests import CallPlan
-from planner.outcomes import RankIdentity, ranks_text
-from runtime.backend import Backend, Reference
-from runtime.gather import PROGRESS_SECONDS, Gathered, check_timeout, error_of
-from runtime.watching import polled
+from runtime.gather import check_timeout, error_of
+from runtime.taking import Answer, Running, answers, answers_async
 
 __all__ = ["STREAM_BUFFER", "Answer", "CallStream", "Running", "answers"]
 
 T = TypeVar("T")
-
-_log = logging.getLogger("rankplan")
 
 STREAM_BUFFER = 16
 """How many values each worker may be ahead of the one who takes them, unless the call says."""
@@ -26,188 +21,13 @@ STOP_SECONDS = 10.0
 """How long a stream may take to end once it is told to."""
 
 
-@frozen(kw_only=True)
-class Answer(Generic[T]):
-    """One value.
-
-    Attributes:
-        rank: Whose it is.
-        coordinates: Where the rank is: axis and coordinate, outermost axis first.
-        sequence: Which of the rank's values it is, counted from 0.
-        value: The value.
-    """
-
-    rank: int
-    coordinates: tuple[tuple[str, int], ...]
-    sequence: int
-    value: T
-
-
-@frozen(kw_only=True, eq=False)
-class Running:
-    """Calls that give values: what is left of them.
-
-    Attributes:
-        subject: What was called, for messages.
-        backend: Where they run.
-        references: What each rank's call gave; a stream, or one object.
-        returning: The ranks whose values count; the others are waited for.
-        identities: Who the ranks are.
-        received: How many values came from each rank.
-        left: The calls that have not ended, and their ranks.
-        ended: The ranks whose calls have ended well.
-        begun: The ranks that are known to have begun.
-    """
-
-    subject: str
-    backend: Backend
-    references: Mapping[int, Reference]
-    returning: frozenset[int]
-    identities: Mapping[int, RankIdentity]
-    received: dict[int, int] = field(factory=dict)
-    left: dict[Reference, int] = field(factory=dict)
-    ended: list[int] = field(factory=list)
-    begun: set[int] = field(factory=set)
-
-    def __attrs_post_init__(self) -> None:
-        self.left.update({reference: rank for rank, reference in self.references.items()})
-
-    def ready(self, timeout: float | None) -> list[Reference]:
-        """Those that have something now; waits for the first."""
-        left = list(self.left)
-        first, _ = self.backend.wait(left, 1, timeout)
-        return self.backend.wait(left, len(left), 0)[0] if first else []
-
-    def take(self, reference: Reference) -> Answer[Any] | None:
-        """The next value of a call that is ready; None when there is none.
-
-        Raises:
-            Exception: What the worker raised.
-        """
-        rank = self.left[reference]
-        if not self.backend.is_stream(reference):
-            value = self.backend.get([reference], None)[0]
-            self._end(reference)
-            return self._answer(rank, value) if rank in self.returning else None
-        try:
-            item = next(reference)
-        except StopIteration:
-            self._end(reference)
-            return None
-        self.begun.add(rank)
-        value = self.backend.get([item], None)[0]
-        return self._answer(rank, value) if rank in self.returning else None
-
-    def stop(self, timeout: float) -> bool:
-        """Cancel what is left, each once it has begun; gives whether all have ended in time.
-
-        Ray 2.60 does not take a cancellation before: one that overtakes its call makes the worker
-        refuse all calls for half a minute, one that finds it queued works seconds late.
-        """
-        ends = self.backend.now() + timeout
-        while self.left:
-            waiting = [each for each, rank in self.left.items() if rank not in self.begun]
-            if waiting:
-                left = max(0.0, ends - self.backend.now())
-                known, _ = self.backend.wait(waiting, 1, left)
-                self.begun.update(self.left[each] for each in known)
-            cancelled = {
-                self._cancelled(each): each
-                for each, rank in self.left.items()
-                if rank in self.begun
-            }
-            if not cancelled:
-                break
-            left = max(0.0, ends - self.backend.now())
-            over, late = self.backend.wait(list(cancelled), len(cancelled), left)
-            for end in over:
-                self._end(cancelled[end])
-            if late:
-                break
-        return not self.left
-
-    def _cancelled(self, reference: Reference) -> Reference:
-        """What is ready when a call that was cancelled has ended."""
-        self.backend.cancel(reference)
-        streams = self.backend.is_stream(reference)
-        return self.backend.end_of(reference) if streams else reference
-
-    def standing(self, errors: Mapping[int, BaseException]) -> Gathered:
-        """How every rank stands."""
-        waiting = {
-            rank: self.backend.end_of(reference) if self.backend.is_stream(reference) else reference
-            for reference, rank in self.left.items()
-            if rank not in errors
-        }
-        return Gathered(
-            values=dict.fromkeys(self.ended),
-            errors=errors,
-            pending=tuple(sorted(waiting)),
-            waiting=waiting,
-        )
-
-    def _answer(self, rank: int, value: Any) -> Answer[Any]:
-        number = self.received.get(rank, 0)
-        self.received[rank] = number + 1
-        who = self.identities.get(rank)
-        return Answer(
-            rank=rank,
-            coordinates=() if who is None else who.coordinates,
-            sequence=number,
-            value=value,
-        )
-
-    def _end(self, reference: Reference) -> None:
-        self.ended.append(self.left.pop(reference))
-
-
-def answers(running: Running, timeout: float | None) -> Generator[Answer[Any], None, None]:
-    """Every value, as it comes: one from each rank that has some, then again.
-
-    Raises:
-        WorkerGroupError: A rank failed; what the others had ready was given first.
-        DeadlineError: The next value took longer than ``timeout``.
-    """
-    while running.left:
-        yield from _round(running, _told(running, timeout))
-
-
-def _told(running: Running, timeout: float | None) -> list[Reference]:
-    """Those that have something, waited for; says now and then whose values do not come."""
-    ends = None if timeout is None else running.backend.now() + timeout
-    while True:
-        left = PROGRESS_SECONDS if ends is None else max(0.0, ends - running.backend.now())
-        ready = running.ready(min(left, PROGRESS_SECONDS))
-        if ready or left < PROGRESS_SECONDS:
-            return ready
-        ranks = ranks_text(sorted(running.left.values()))
-        _log.warning("%s: still waiting for values of %s", running.subject, ranks)
-
-
-def _round(running: Running, ready: Sequence[Reference]) -> Iterator[Answer[Any]]:
-    errors: dict[int, BaseException] = {}
-    for reference in ready:
-        if reference not in running.left:
-            # Who takes the values has closed the stream meanwhile.
-            continue
-        rank = running.left[reference]
-        try:
-            answer = running.take(reference)
-        except Exception as error:  # noqa: BLE001  # whatever the user's code raised
-            errors[rank] = running.backend.cause_of(error)
-            continue
-        if answer is not None:
-            yield answer
-    if errors or not ready:
-        raise error_of(running.subject, running.standing(errors), running.identities)
-
-
 class CallStream(Generic[T]):
     """The values of a streaming method, from all ranks that return, interleaved as they come.
 
     Iterate over it, also with ``async for``. ``close()`` ends the workers' generators, so that
-    their ``finally`` runs; leaving a ``with`` block does so too. After an error the values that
-    came before have been given, and ``received`` says how many there were.
+    their ``finally`` runs; leaving a ``with`` block does so too. Once a rank has failed, values are
+    given for a moment more, then comes one error that names all that have failed; ``received`` says
+    how many values there were.
 
     A worker is at most 16 values ahead of the one who takes them, or as many as
     ``group.using(buffer=...)`` says, ``math.inf`` for no limit; then it waits. While it waits it
@@ -259,18 +79,6 @@ class CallStream(Generic[T]):
         """What ``by_rank`` has taken so far, by rank."""
         return {rank: list(values) for rank, values in self._collected.items()}
 
-    def holding(self, ranks: Collection[int]) -> list[int]:
-        """Those of some ranks whose generators have not ended."""
-        waiting = {
-            reference: rank
-            for rank, reference in self._running.standing({}).waiting.items()
-            if rank in ranks
-        }
-        _, rest = (
-            self._running.backend.wait(list(waiting), len(waiting), 0) if waiting else ([], [])
-        )
-        return [waiting[each] for each in rest]
-
     def close(self, timeout: float = STOP_SECONDS) -> None:
         """End the stream: the workers' generators are closed where they stand.
 
@@ -284,17 +92,15 @@ class CallStream(Generic[T]):
         check_timeout(running.subject, timeout)
         self._answers.close()
         if not running.stop(timeout):
-            raise error_of(running.subject, running.standing({}), running.identities)
+            late = evolve(running.standing(), errors={})
+            raise error_of(running.subject, late, running.identities, running.behind)
 
     def __iter__(self) -> Iterator[Answer[T]]:
         return self._answers
 
     async def __aiter__(self) -> AsyncIterator[Answer[T]]:
-        running = self._running
-        while running.left:
-            await polled(running.backend, lambda: bool(running.ready(0)), self._timeout)
-            for answer in _round(running, running.ready(0)):
-                yield answer
+        async for answer in answers_async(self._running, self._timeout):
+            yield answer
 
     def __enter__(self) -> Self:
         return self

@@ -1,23 +1,30 @@
 """Carries a teardown out: asked first, then made to, then seen to be gone."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import evolve
 
 from planner.outcomes import ranks_text
-from planner.teardown import TeardownPlan, TeardownReport
+from planner.teardown import (
+    GONE_SECONDS,
+    Bundle,
+    BundlesBefore,
+    BundlesFound,
+    TeardownPlan,
+    TeardownReport,
+    bundles_text,
+    judge_bundles,
+)
 from runtime.backend import Actor, Backend
 from runtime.gather import failures_of
 from runtime.roster import Roster
+from runtime.watching import answered_of
 
 __all__ = ["carry_out_teardown", "end"]
 
 _log = logging.getLogger("rankplan")
-
-GONE_SECONDS = 10.0
-"""How long killed actors may take to give up their names, and their processes to go."""
 
 PATIENCE_SECONDS = 3.0
 """How long a killed actor's process may take before the kernel is asked to end it."""
@@ -28,6 +35,8 @@ def carry_out_teardown(
     backend: Backend,
     actors: Mapping[int, Actor],
     roster: Roster,
+    groups: Sequence[Any] = (),
+    beside: Callable[[], Mapping[Bundle, int]] = dict,
 ) -> TeardownReport:
     """End the ranks of a plan, whatever state each is in.
 
@@ -38,6 +47,8 @@ def carry_out_teardown(
         backend: Where they run.
         actors: The host actor of each rank.
         roster: Who the ranks are, and how their processes can be told from others.
+        groups: The placement groups of their bundles.
+        beside: Says how many workers of other groups each bundle holds.
     """
     begun = backend.now()
     report = TeardownReport(group=plan.group, not_asked=plan.not_asked)
@@ -46,17 +57,25 @@ def carry_out_teardown(
             report = _clean_up(plan, backend, actors, roster, report)
     finally:
         ended = [rank for wave in plan.waves for rank in wave]
-        for wave in plan.waves:
-            for rank in wave:
+        before = BundlesBefore()
+        try:
+            if plan.bundles:
+                before = _before(backend, actors, groups, beside())
+        finally:
+            for rank in ended:
                 backend.kill(actors[rank])
         held = _names_held(backend, plan.names)
         left, unseen = _processes(backend, {rank: roster.vitals.get(rank, {}) for rank in ended})
+        waits = not (held or left)
+        found = _bundles(plan, backend, groups, beside, before, waits=waits)
         report = evolve(
             report,
             ended=tuple(sorted(ended)),
             names_held=held,
             processes_left=left,
             processes_unseen=unseen,
+            bundles_held=found.held,
+            bundles_unseen=found.unseen,
             seconds=backend.now() - begun,
         )
     return report
@@ -70,7 +89,8 @@ def _clean_up(
     report: TeardownReport,
 ) -> TeardownReport:
     asked = {rank: actors[rank].drain.remote(plan.cleanup) for rank in plan.asked}
-    answered, _ = backend.wait(list(asked.values()), len(asked), plan.grace)
+    subject = f"worker group {plan.group!r}, {plan.cleanup}()"
+    answered = answered_of(backend, subject, asked, roster, plan.grace)
     in_time = set(map(id, answered))
     late = tuple(rank for rank, ref in asked.items() if id(ref) not in in_time)
     if late:
@@ -143,3 +163,36 @@ def _processes(
         tuple(sorted(rank for rank, gone in states.items() if gone is False)),
         tuple(sorted(rank for rank, gone in states.items() if gone is None)),
     )
+
+
+def _before(
+    backend: Backend,
+    actors: Mapping[int, Actor],
+    groups: Sequence[Any],
+    beside: Mapping[Bundle, int],
+) -> BundlesBefore:
+    # Only in shared bundles it matters who is dead already, and it costs a question per rank.
+    dead = {rank for rank, actor in actors.items() if beside and backend.death(actor)}
+    return BundlesBefore(held=backend.held(groups), beside=beside, dead=frozenset(dead))
+
+
+def _bundles(
+    plan: TeardownPlan,
+    backend: Backend,
+    groups: Sequence[Any],
+    beside: Callable[[], Mapping[Bundle, int]],
+    before: BundlesBefore,
+    *,
+    waits: bool,
+) -> BundlesFound:
+    """The bundles that are not free again; Ray learns of it up to 0.1 s after the processes."""
+    begun = backend.now()
+    while plan.bundles:
+        found = judge_bundles(plan, before, backend.held(groups), beside())
+        if not waits or backend.now() >= begun + found.patience:
+            if found.held:
+                told = (plan.group, bundles_text(found.held))
+                _log.warning("worker group %r has ended, and not free again: %s", *told)
+            return found
+        backend.pause(0.01)
+    return BundlesFound()

@@ -15,7 +15,7 @@ native code that reads the environment.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from signal import Signals
 from types import TracebackType
 from typing import Any, Self
@@ -237,6 +237,10 @@ class InProcessCluster:
     def release(self, group: str) -> None:
         """Note that a group has ended."""
         self._claims.release(group)
+
+    def workers_beside(self, group: str) -> Mapping[tuple[int, int], int]:
+        """How many workers of other groups each bundle holds, by placement group and bundle."""
+        return self._claims.workers_beside(group)
 
     def pause(self, seconds: float) -> None:
         """Let virtual time pass.

@@ -1,21 +1,20 @@
 """Waiting for the calls of several groups at once, so that they fail together."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
 
 from planner.findings import Findings
-from planner.outcomes import ranks_text
+from planner.outcomes import FailureReport, fold_failures, standing_text
+from runtime.backend import Reference
 from runtime.call_future import CallFuture
 from runtime.errors import WorkerGroupError
-from runtime.gather import Gathered, add_text, check_timeout
+from runtime.gather import Gathered, add_text, check_timeout, grace_of
+from runtime.progress import held_by
 from runtime.watching import Watch
 
 __all__ = ["wait_all", "wait_all_async"]
-
-_log = logging.getLogger("rankplan")
 
 
 def wait_all(*futures: CallFuture[Any], timeout: float | None = None) -> None:
@@ -35,7 +34,7 @@ def wait_all(*futures: CallFuture[Any], timeout: float | None = None) -> None:
     """
     if futures:
         waiting = _Together.of(futures, timeout)
-        waiting.finish(waiting.watch.until_over(waiting.timeout, waiting.tell))
+        waiting.finish(waiting.watch.until_over(waiting.timeout, waiting.tell, waiting.grace))
 
 
 async def wait_all_async(
@@ -55,7 +54,8 @@ async def wait_all_async(
     """
     if futures:
         waiting = _Together.of(futures, timeout)
-        waiting.finish(await waiting.watch.until_over_async(waiting.timeout, waiting.tell))
+        watch, told = waiting.watch, (waiting.timeout, waiting.tell, waiting.grace)
+        waiting.finish(await watch.until_over_async(*told))
 
 
 @frozen(eq=False, kw_only=True)
@@ -102,13 +102,17 @@ class _Together:
             watch=Watch(each_once[0]._sent.backend, left),
         )
 
-    def tell(self, pending: Sequence[int]) -> None:
-        """Say for whom it waits."""
+    @property
+    def grace(self) -> float:
+        """Seconds that the others have once one has failed: the longest that a group gives."""
+        return max(grace_of(each._sent.identities) for each in self.futures)
+
+    def tell(self, waiting: Mapping[int, Reference]) -> None:
+        """Say for whom it waits, of each call by itself."""
         for future in self.futures:
-            told = [self.owners[number] for number in pending]
-            ranks = [rank for owner, rank in told if owner is future]
-            if ranks:
-                _log.warning("%s: still waiting for %s", future._sent.subject, ranks_text(ranks))
+            left = self._named(future, waiting)
+            if left:
+                future._sent.progress.tell(left)
 
     def finish(self, gathered: Gathered) -> None:
         """Keep what came; raise the one error unless all have returned."""
@@ -123,34 +127,31 @@ class _Together:
         error: WorkerGroupError = first._error(part)
         for future, other in parts:
             if future is not first:
-                if other.errors:
-                    # Its group takes note of the failure, too.
-                    future._error(other)
-                add_text(error, f"\n{future._sent.subject}: {_standing_text(other)}")
+                told = standing_text(_report(future, other), future._sent.identities)
+                add_text(error, f"\n{told}")
         raise error
 
     def _part(self, future: CallFuture[Any], gathered: Gathered) -> Gathered:
-        mine = {number: rank for number, (owner, rank) in enumerate(self.owners) if owner is future}
-
-        def named(given: Mapping[int, Any]) -> dict[int, Any]:
-            return {mine[number]: each for number, each in given.items() if number in mine}
-
+        waiting = self._named(future, gathered.waiting)
         return Gathered(
-            values=named(gathered.values),
-            errors=named(gathered.errors),
-            pending=tuple(mine[number] for number in gathered.pending if number in mine),
-            waiting=named(gathered.waiting),
+            values=self._named(future, gathered.values),
+            errors=self._named(future, gathered.errors),
+            pending=tuple(waiting),
+            waiting=waiting,
+            seconds=future._sent.backend.now() - future._sent.since,
         )
 
+    def _named(self, future: CallFuture[Any], given: Mapping[int, Any]) -> dict[int, Any]:
+        """What belongs to one call, by rank."""
+        told = ((*self.owners[number], each) for number, each in given.items())
+        return {rank: each for owner, rank, each in told if owner is future}
 
-def _standing_text(part: Gathered) -> str:
-    told = [
-        f"{ranks_text(list(ranks))} {what}"
-        for what, ranks in (
-            ("returned", part.values),
-            ("failed", part.errors),
-            ("had not answered", part.pending),
-        )
-        if ranks
-    ]
-    return "; ".join(told)
+
+def _report(future: CallFuture[Any], part: Gathered) -> FailureReport:
+    """How one of several calls stands; where it has failed, its group takes note of that."""
+    if part.errors:
+        return future._error(part).report
+    sent, returned = future._sent, tuple(part.values)
+    held = held_by(sent.backend, sent.behind, part.waiting)
+    called = [*returned, *part.pending]
+    return fold_failures(sent.subject, [], called, returned, part.seconds, held)

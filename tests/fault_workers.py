@@ -115,6 +115,10 @@ class AsyncWorker:
         """Let those that wait go on."""
         self.event.set()
 
+    async def number(self) -> int:
+        """The rank, at once."""
+        return self.rank
+
     async def stream(self, upto: int) -> AsyncIterator[int]:
         """Stream numbers."""
         for number in range(upto):

@@ -41,7 +41,7 @@ def group(places: RayVirtualCluster) -> Iterator[RayWorkerGroup]:
         (
             {"workers_per_node": 2},
             (
-                "workers_per_node: 2 workers for 1 bundles of placement group 1; ask for 1 at "
+                "workers_per_node: 2 workers for 1 bundle of placement group 1; ask for 1 at "
                 "most, "
                 "or reserve more bundles"
             ),

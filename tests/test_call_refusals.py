@@ -178,12 +178,13 @@ def test_traffic_needs_a_node_for_every_rank() -> None:
 
 
 def test_the_plan_tells_how_its_payloads_go() -> None:
-    """And why not by a direct transport."""
+    """And the results."""
     values = {"b": np.zeros((4, 4096)), "lr": 0.1, "state": Reference()}
 
     plan = planned(MESH, values, {"b": Shard("data_parallel")})
 
     assert plan.transport == "object store"
-    assert plan.reason.startswith(
-        "3 inside the calls, small or for one call alone, 1 there already; no direct transport: "
+    assert plan.reason == (
+        "3 inside the calls, small or for one call alone, 1 there already; "
+        "results through the store: no direct transport was asked for"
     )

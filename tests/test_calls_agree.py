@@ -107,7 +107,11 @@ def _recovered(group: RayWorkerGroup) -> Seen:
     seen["restored"] = restored
     seen["steps"] = group.call(Agreeing.train).by_rank()
     seen["smaller"] = group.resize([0]).end
-    seen["too small"] = _error(lambda: group.call(Agreeing.highest))
+    seen["highest that serves"] = group.call(Agreeing.highest).result()
+    seen["scaled by those that serve"] = group.call(Agreeing.scale, [1, 2, 3]).result()
+    view = group.using(timed=True)
+    seen["scaled in a view"] = view.call(Agreeing.scale, [1, 2, 3]).result()
+    seen["given up"] = _error(lambda: group.run_single_worker_single_data("highest", 3))
     seen["whole"] = [each.rank for each in group.resize([0, 1]).start]
     seen["steps after"] = group.call(Agreeing.train).by_rank()
     return seen

@@ -6,10 +6,18 @@ from typing import Any
 
 import pytest
 
+from planner.failure_policy import Domain, FailurePolicy, Survivors
 from planner.findings import PlanError
 from planner.liveness import WorkerState
-from planner.recovery import Domain, FailurePolicy, RecoveryPlan
-from runtime import RayWorkerBuilder, RayWorkerGroup, WorkerGroupError, care, recovering
+from planner.recovery import RecoveryPlan
+from runtime import (
+    RayWorkerBuilder,
+    RayWorkerGroup,
+    RecoveryError,
+    WorkerGroupError,
+    care,
+    recovering,
+)
 from runtime.health import InconsistentGroupError
 from runtime.testing import InProcessCluster
 
@@ -100,6 +108,81 @@ def test_a_dead_companion_is_no_dead_worker(cluster: InProcessCluster) -> None:
         for name in _companions(cluster):
             cluster.backend.processes[name].die("it was killed")
         assert group.recover().end == ()
+
+
+def test_the_grace_of_the_policy_is_that_of_every_wait(cluster: InProcessCluster) -> None:
+    """After a recovery too, whose ranks have a roster of their own."""
+    with _group(cluster) as group:
+        assert group.identities.grace == 0.5
+    policy = FailurePolicy(domain=Domain.RANK, grace=7.0)
+    with _group(cluster, failure_policy=policy) as group:
+        before = cluster.now
+        with pytest.raises(WorkerGroupError) as caught:
+            group.call("fail", ranks=[1], others=5.0).by_rank()
+        assert caught.value.report.finished == (0, 2, 3)
+        assert 5 <= cluster.now - before < 6
+        cluster.kill_worker(group, 2)
+        group.recover()
+        assert group.identities.grace == 7.0
+
+
+def test_what_could_not_be_ended_is_told(
+    cluster: InProcessCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The failure is the error all the same, and the ranks take no calls until recovered."""
+    policy = FailurePolicy(survivors=Survivors.ABORT)
+    with _group(cluster, failure_policy=policy) as group:
+
+        def fails(*_: object) -> None:
+            raise ConnectionError("nobody answers")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(group._lane, "kill", fails)
+            with pytest.raises(WorkerGroupError, match="bad batch") as raised:
+                group.call("fail", ranks=[1], others=600.0).by_rank()
+        assert raised.value.__notes__ == [
+            ("the failure policy could not end ranks 0, 2-3: ConnectionError: nobody answers")
+        ]
+        assert group.broken == (0, 2, 3)
+        group.recover()
+        with monkeypatch.context() as deaf:
+            deaf.setattr(group._lane, "kill", lambda _: [2])
+            with pytest.raises(WorkerGroupError) as raised:
+                group.call("fail", ranks=[1], others=600.0).by_rank()
+        assert raised.value.__notes__ == [
+            "ended by the failure policy: rank 2",
+            "not found to be ended by the failure policy: ranks 0, 3",
+        ]
+
+
+def test_only_a_recovery_waits_for_the_bundles_of_a_lost_node(cluster: InProcessCluster) -> None:
+    """A plan says at once that they are missing; the wait is part of the time that is given."""
+    with _group(cluster, failure_policy=RANKS) as group:
+        cluster.kill_node(1)
+        began = cluster.now
+        assert not group.plan_recovery().is_possible
+        assert cluster.now - began < 1
+        for timeout, waited in ((4.0, 4), (None, 30)):
+            began = cluster.now
+            with pytest.raises(RecoveryError):
+                group.recover(timeout=timeout)
+            assert round(cluster.now - began) == waited
+
+
+def test_a_limit_that_no_call_of_all_could_keep_is_refused_at_once(
+    cluster: InProcessCluster,
+) -> None:
+    """With what else is wrong, before anything is reserved or started."""
+    with pytest.raises(PlanError) as raised:
+        _group(cluster, max_calls_in_flight=3, gpu_visibility="mine")
+    assert str(raised.value.findings[0]) == (
+        "max_calls_in_flight: 3 calls may be under way, and a call of all 4 workers makes 4; give "
+        "4 or more"
+    )
+    assert len(raised.value.findings) == 2
+    assert cluster._groups is None
+    with _group(cluster, max_calls_in_flight=4) as group:
+        assert group.backend.get(group.run_all_workers_single_data("total"), 9.0) == [0] * 4
 
 
 def test_one_recovery_at_a_time(cluster: InProcessCluster) -> None:
@@ -222,6 +305,9 @@ def test_stacks_that_cannot_be_had_hide_no_failure(
         ({"budget": -1}, "-1 is not a number of recoveries"),
         ({"first_pause": -1}, "first_pause: -1 is not a time"),
         ({"longest_pause": float("nan")}, "longest_pause: nan is not a time"),
+        ({"grace": None}, "grace: None is not a time"),
+        ({"grace": True}, "grace: True is not a time"),
+        ({"grace": float("inf")}, "grace: inf holds every error back"),
     ],
 )
 def test_a_policy_that_cannot_be(arguments: dict[str, Any], told: str) -> None:

@@ -266,5 +266,5 @@ def test_a_process_without_ray_is_told_how_to_connect(cluster_of_nodes: "Cluster
             "virtual cluster 'early': this process is not connected to Ray; call ray.init() or "
             "init_ray() first"
         )
-    with pytest.raises(PlanError, match="workers_per_node: 2 workers for 1 bundles"):
+    with pytest.raises(PlanError, match="workers_per_node: 2 workers for 1 bundle of"):
         RayWorkerGroup(cluster, builder, workers_per_node=2)

@@ -6,8 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import ray
+from ray import cloudpickle
+from ray.exceptions import RayActorError
 
-from runtime import MultiWorkerFuture, RayVirtualCluster, RayWorkerBuilder, RayWorkerGroup
+from runtime import (
+    InconsistentGroupError,
+    MultiWorkerFuture,
+    RayVirtualCluster,
+    RayWorkerBuilder,
+    RayWorkerGroup,
+    TooManyCallsError,
+    WorkerGroupError,
+)
 from tests.workers import Witness
 
 if TYPE_CHECKING:
@@ -147,6 +157,39 @@ def test_handles_travel_to_other_workers_and_tasks(
     assert group.workers[1] == target
     assert len({*group.workers, *group.workers}) == 4
     assert group.workers[0] != group.workers[1]
+    method = cloudpickle.loads(cloudpickle.dumps(target.rank.options(name="task")))
+    assert ray.get(method.remote()) == 1
+
+
+def test_calls_through_handles_pass_the_gate_of_their_group(places: RayVirtualCluster) -> None:
+    """Counted while they run; refused once a rank is dead, and Ray's own once the group is gone."""
+    builder = RayWorkerBuilder("tests.fault_workers.Worker")
+    group = RayWorkerGroup(
+        places, builder, workers_per_node=2, max_calls_in_flight=2, preflight=True
+    )
+    worker, other = group.workers
+    method = other.total
+    stream, nothing = worker.count.remote(1), worker.total.options(num_returns=0).remote()
+    assert nothing is None
+    slow = [worker.sleep.remote(1.0), *other.sleep.options(num_returns=2).remote(1.0)]
+    with pytest.raises(TooManyCallsError, match="2 calls are under way and 1 more"):
+        worker.total.remote()
+    ray.wait(slow, num_returns=3)
+    assert ray.get(list(stream)) == [0]
+    assert ray.get(method.remote()) == 0
+    with pytest.raises(WorkerGroupError):
+        MultiWorkerFuture([other.die.remote([1])]).get_results(group)
+    with pytest.raises(InconsistentGroupError, match=r"rank 1: .*SIGKILL"):
+        worker.total.remote()
+    assert ray.get(group.actors[0].call.remote("total")) == 0
+    group.recover()
+    assert ray.get(group.workers[1].total.remote()) == 0
+    with pytest.raises(RayActorError):
+        ray.get(method.remote())
+    last = group.workers[0].total
+    group.end()
+    with pytest.raises(RayActorError):
+        ray.get(last.remote())
 
 
 def _rank_of(handles: list[Any]) -> Any:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.chaos import Chaos
+from planner.findings import PlanError
 from planner.liveness import WorkerState
 from planner.recovery import Domain, FailurePolicy
 from runtime import (
@@ -120,6 +121,9 @@ def test_leftovers_of_a_run_are_found_and_removed(cluster_of_nodes: "Cluster") -
         with RayVirtualCluster([1], use_gpus=False, name="new") as new:
             new.get_placement_groups()
             runs = {each.placement_group.partition("-")[0]: each.run for each in leftovers()}
-            assert len(remove_leftovers([runs["old"]])) == 2
+            with pytest.raises(PlanError, match="still runs"):
+                remove_leftovers([runs["old"]])
+            assert len(leftovers(runs["old"])) == 2
+            assert len(remove_leftovers([runs["old"]], end_running=True)) == 2
             assert leftovers(runs["old"]) == ()
             assert len(leftovers(runs["new"])) == 1

@@ -469,7 +469,8 @@ def test_waiting_for_streams_says_for_whom(
     with _group(cluster) as group:
         futures = group.run_all_workers_single_data("drip", upto=1, seconds=150.0)
         assert MultiWorkerFuture(futures, method_name="drip").get_results(group) == [0] * 4
-    told = [each for each in caplog.messages if "drip(): still waiting for ranks 0-3" in each]
+    saying = "drip(): still waiting for values of ranks 0-3"
+    told = [each for each in caplog.messages if saying in each]
     assert len(told) == 2
 
 

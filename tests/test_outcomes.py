@@ -7,12 +7,16 @@ from hypothesis import strategies as st
 from planner.failure_causes import Death, DeathCause
 from planner.outcomes import (
     FailureReport,
+    Held,
     RankFailure,
     RankIdentity,
     failure_text,
     fold_failures,
     ranks_of_lost_nodes,
     ranks_text,
+    slowest_first,
+    standing_text,
+    still_waiting_text,
 )
 
 WHO = {
@@ -81,23 +85,89 @@ def test_the_text_says_who_what_and_how_the_others_stood() -> None:
         "  ranks 1, 3: ValueError: boom\n"
         "  rank 2: ValueError: other\n"
         "  returned: rank 0\n"
-        "  no answer yet: ranks 4-5"
+        "  no answer yet: ranks 4-5\n"
+        "    waiting for rank 4 (dp=2, tp=0) on node 10.0.0.1, GPU 4, pid 104\n"
+        "    waiting for rank 5 (dp=2, tp=1) on node 10.0.0.1, GPU 5, pid 105"
     )
 
 
-def test_a_deadline_names_whom_it_waited_for() -> None:
-    """Nothing failed; the first four that are missing are shown in full."""
-    report = fold_failures("train()", [], called=range(6), finished=[0])
-    text = failure_text(report, WHO)
-    assert text.splitlines()[:3] == [
-        "train(): 5 of 6 ranks did not answer",
+def test_a_failure_says_who_has_not_begun_and_since_when() -> None:
+    """A rank that an earlier call holds is told first; its time is that call's."""
+    held = Held(method="save", ranks=(5,), seconds=61.24)
+    report = fold_failures("f()", [failed(1)], range(6), [0], seconds=2.0, held=[held])
+    assert failure_text(report, WHO).splitlines()[2:] == [
         "  returned: rank 0",
-        "  no answer yet: ranks 1-5",
+        "  no answer yet: ranks 2-5, after 2.0 s",
+        "    waiting for rank 5 (dp=2, tp=1) on node 10.0.0.1, GPU 5, pid 105",
+        "    waiting for rank 2 (dp=1, tp=0) on node 10.0.0.1, GPU 2, pid 102",
+        "    waiting for rank 3 (dp=1, tp=1) on node 10.0.0.1, GPU 3, pid 103",
+        "    waiting for rank 4 (dp=2, tp=0) on node 10.0.0.1, GPU 4, pid 104",
+        "  not begun: rank 5, still in save(), called 61.2 s ago",
     ]
-    waited = text.splitlines()[3]
-    assert waited.startswith("  waiting for rank 1 (dp=0, tp=1) on node 10.0.0.1, GPU 1, pid 101; ")
-    assert "rank 4 (" in waited
-    assert "rank 5 (" not in waited
+    unknown = fold_failures("f()", [], [0, 1], [0], held=[Held(method="save", ranks=(1,))])
+    assert failure_text(unknown, {}).splitlines()[-1] == "  not begun: rank 1, still in save()"
+
+
+def test_where_the_first_failure_was_raised_is_told_once() -> None:
+    """With where that was called from; the report has it for the others too."""
+    first = evolve(failed(0, "a", 1.0), frames=("lib/train.py:41 in step", "lib/run.py:7 in go"))
+    other = evolve(failed(1, "b", 2.0), frames=("lib/other.py:1 in f",))
+    report = fold_failures("f()", [first, other], [0, 1], [])
+    assert failure_text(report, {}).splitlines()[1:] == [
+        "  rank 0: ValueError: a",
+        "    raised at lib/train.py:41 in step, from lib/run.py:7 in go",
+        "  rank 1: ValueError: b",
+    ]
+    assert report.causes[1][0].frames == ("lib/other.py:1 in f",)
+
+
+def test_a_long_wait_says_for_whom() -> None:
+    """How long, how many have answered, the slowest in full and the others by number."""
+    who = {rank: RankIdentity(rank=rank, node="n", pid=rank) for rank in range(64)}
+    text = still_waiting_text("f()", range(32, 64), 64, 60.2, who)
+    assert text == (
+        "f(): still waiting for ranks 32-63 after 60 s; 32 of 64 have answered; "
+        "rank 32 on node n, pid 32; rank 33 on node n, pid 33; rank 34 on node n, pid 34; "
+        "rank 35 on node n, pid 35; rank 36 on node n, pid 36; and 27 more: ranks 37-63"
+    )
+    held = [Held(method="save", ranks=(1, 3), seconds=300.0)]
+    text = still_waiting_text("f()", [0, 1, 3], 4, 60.0, who, held, streams=True)
+    assert text == (
+        "f(): still waiting for values of ranks 0-1, 3 after 60 s; 1 of 4 has ended; "
+        "rank 1 on node n, pid 1; rank 3 on node n, pid 3; rank 0 on node n, pid 0; "
+        "not begun: ranks 1, 3, still in save(), called 300.0 s ago"
+    )
+
+
+def test_those_that_have_not_begun_are_the_slowest() -> None:
+    """Whoever runs may be waiting for them."""
+    assert slowest_first([4, 2, 3], []) == [2, 3, 4]
+    held = [Held(method="f", ranks=(4,)), Held(method="g", ranks=(3, 9))]
+    assert slowest_first([2, 3, 4], held) == [3, 4, 2]
+
+
+def test_how_another_call_stood_is_one_line() -> None:
+    """Who returned, who failed, who is waited for and since when."""
+    report = fold_failures("f()", [failed(1)], range(4), [0], seconds=3.0)
+    assert standing_text(report, {3: RankIdentity(rank=3, pid=7)}) == (
+        "f(): rank 0 returned; rank 1 failed; ranks 2-3 had not answered after 3.0 s: rank 3 pid 7"
+    )
+    done = fold_failures("f()", [], range(2), range(2), seconds=3.0)
+    assert standing_text(done, {}) == "f(): ranks 0-1 returned"
+
+
+def test_a_deadline_names_whom_it_waited_for() -> None:
+    """Nothing failed; the first five that are missing are shown in full."""
+    report = fold_failures("train()", [], called=range(8), finished=[0])
+    lines = failure_text(report, WHO).splitlines()
+    assert lines[:3] == [
+        "train(): 7 of 8 ranks did not answer",
+        "  returned: rank 0",
+        "  no answer yet: ranks 1-7",
+    ]
+    assert lines[3] == "    waiting for rank 1 (dp=0, tp=1) on node 10.0.0.1, GPU 1, pid 101"
+    assert lines[7] == "    waiting for rank 5 (dp=2, tp=1) on node 10.0.0.1, GPU 5, pid 105"
+    assert lines[8:] == ["    and 2 more: ranks 6-7"]
     assert report.first is None
 
 

@@ -16,7 +16,6 @@ from planner.recovery import (
     base_name,
     domain_of,
     plan_recovery,
-    plan_resize,
     recovery_text,
 )
 
@@ -107,6 +106,16 @@ def test_what_is_missing_is_counted() -> None:
     )
 
 
+def test_only_what_starts_something_makes_a_generation() -> None:
+    """Nothing failed, or only who was given up: the group keeps its names and its generation."""
+    for facts in (RecoveryFacts(), RecoveryFacts(failed=(3,), absent=(2, 3))):
+        made = plan_recovery(_plan(), facts, FailurePolicy(domain=Domain.TIED_GROUP), 5)
+        assert (made.generation, made.end, made.start) == (4, (), ())
+    made = plan_recovery(_plan(), RecoveryFacts(failed=(3,)), FailurePolicy(), 5)
+    assert made.generation == 5
+    assert {each.name.rpartition(".")[2] for each in made.start} == {"g5"}
+
+
 def test_budget_and_pauses() -> None:
     """The first recovery does not wait, later ones twice as long each, up to a limit."""
     policy = FailurePolicy(budget=9, first_pause=1.0, longest_pause=5.0)
@@ -148,17 +157,6 @@ def test_laws_of_recovery(failed: set[int], lost: set[str], domain: Domain, spar
     assert len(places) == len(set(places))
     if made.is_possible:
         assert [each.rank for each in made.start] == list(made.end)
-
-
-@given(now=st.sets(st.integers(0, 3), min_size=1), then=st.sets(st.integers(0, 3), min_size=1))
-def test_laws_of_resizing(now: set[int], then: set[int]) -> None:
-    """What is there and wanted is kept; the rest is ended or started; nothing else."""
-    plan = _plan()
-    made = plan_resize(plan, then, 1, {group: group in now for group in range(4)})
-    group_of = [worker.tied_group for worker in plan.workers]
-    assert {group_of[rank] for rank in made.keep} == now & then
-    assert {group_of[rank] for rank in made.end} == now - then
-    assert {group_of[each.rank] for each in made.start} == then - now
 
 
 def test_generations_replace_each_other() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -170,6 +171,10 @@ def test_an_error_does_not_lose_what_came_before(group: RayWorkerGroup) -> None:
     assert {0, 1} <= set(values)
     assert stream.received[0] == 2
     assert "first rank 0 (data_parallel=0, tensor_parallel=0)" in str(raised.value)
+    assert re.search(r"raised at tests/batch_workers\.py:\d+ in \w+\n", str(raised.value))
+    notes = "\n".join(getattr(raised.value.__cause__, "__notes__", []))
+    assert notes.count("RuntimeError: no more tokens") == 1
+    assert "\x1b" not in notes
     stream.close()
     assert kept_by(group)[0] == [0, 1, "closed"]
 

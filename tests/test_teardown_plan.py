@@ -7,7 +7,7 @@ from planner.group import GroupArguments, plan_group
 from planner.launch import HostFacts, LaunchPlan, plan_launch
 from planner.liveness import WorkerSeen, WorkerState, plan_statuses, status_text
 from planner.outcomes import RankIdentity
-from planner.teardown import TeardownReport, plan_teardown, run_of, teardown_text
+from planner.teardown import TeardownReport, plan_teardown, teardown_text
 
 
 def _plan() -> LaunchPlan:
@@ -69,12 +69,6 @@ def test_the_report_tells_everything() -> None:
         "  processes still there: rank 2"
     )
     assert not report.is_clean
-
-
-def test_run_ids_are_read_from_names() -> None:
-    """Only names that rankplan made have one."""
-    names = ["rankplan-0123abcd-node3", "a-b-0123abcd-unified", "other-0123abcd", "x-123-node1"]
-    assert [run_of(name) for name in names] == ["0123abcd", "0123abcd", None, None]
 
 
 def test_states_of_workers() -> None:

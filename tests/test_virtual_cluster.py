@@ -47,13 +47,13 @@ def test_one_placement_group_per_node_that_gives_bundles() -> None:
     bundle = (("CPU", 1), ("GPU", 1))
     assert asked(cluster()) == (
         BundleRequest(
-            name="train-r-node0",
+            name="train-node0-rankplan-r",
             strategy=Strategy.STRICT_PACK,
             bundles=(bundle, bundle),
             selectors=asked(cluster())[0].selectors,
         ),
         BundleRequest(
-            name="train-r-node2",
+            name="train-node2-rankplan-r",
             strategy=Strategy.STRICT_PACK,
             bundles=(bundle,),
             selectors=asked(cluster())[1].selectors,
@@ -64,7 +64,7 @@ def test_one_placement_group_per_node_that_gives_bundles() -> None:
 def test_one_unified_placement_group() -> None:
     """With the cluster's strategy, or the caller's."""
     (request,) = asked(cluster(max_colocated_worker_groups=3), unified=True)
-    assert request.name == "train-r-unified"
+    assert request.name == "train-unified-rankplan-r"
     assert request.strategy is Strategy.SPREAD
     assert [dict(bundle) for bundle in request.bundles] == [{"CPU": 3, "GPU": 1}] * 3
     (packed,) = asked(cluster(), unified=True, strategy=Strategy.PACK)
@@ -72,10 +72,10 @@ def test_one_unified_placement_group() -> None:
 
 
 def test_without_gpus_and_without_a_name() -> None:
-    """CPUs only, under the library's name."""
+    """CPUs only, under the name that messages give it."""
     (first, _) = asked(cluster(use_gpus=False, name=""))
     assert [dict(bundle) for bundle in first.bundles] == [{"CPU": 1}] * 2
-    assert first.name == "rankplan-r-node0"
+    assert first.name == "cluster-node0-rankplan-r"
 
 
 def test_numbers_may_be_numpys() -> None:

@@ -12,6 +12,7 @@ from planner.reservation import plan_reservation
 from planner.waiting import (
     PROGRESS_SECONDS,
     LookAgain,
+    Looks,
     Reserve,
     first_step,
     next_report,
@@ -31,7 +32,7 @@ def _busy() -> Inventory:
 def test_busy_is_reserved_and_waited_for() -> None:
     """What others hold comes back: Ray is asked at once."""
     plan = plan_reservation([REQUEST], _busy())
-    assert first_step(plan, plan, 0, 6, 180.0) == Reserve()
+    assert first_step(plan, plan, Looks(), 6, 180.0) == Reserve()
 
 
 def test_crowding_is_looked_at_again_before_it_is_taken() -> None:
@@ -41,41 +42,62 @@ def test_crowding_is_looked_at_again_before_it_is_taken() -> None:
     first = evolve(nodes.nodes[0], free=Amounts(milli_cpus=64_000))
     held = Inventory([first, nodes.nodes[1]])
     plan, roomy = plan_reservation([request], held), plan_reservation([request], nodes)
-    step = first_step(plan, roomy, 0, 6, 180.0)
+    step = first_step(plan, roomy, Looks(), 6, 180.0)
     assert isinstance(step, LookAgain)
     assert step.why == "it has room on 1 node now, and on 2 once they are free"
     assert step.pause < 1
-    assert first_step(plan, roomy, 4, 6, 180.0) == Reserve()
-    assert first_step(roomy, roomy, 0, 6, 180.0) == Reserve()
+    assert first_step(plan, roomy, Looks(crowded=4), 6, 180.0) == Reserve()
+    assert first_step(roomy, roomy, Looks(), 6, 180.0) == Reserve()
 
 
 def test_impossible_is_looked_at_again_with_growing_pauses() -> None:
     """Nodes may still be joining; the last look raises."""
     plan = plan_reservation([REQUEST], small_nodes(2, 1))
-    steps = [first_step(plan, plan, look, 3, 180.0) for look in range(2)]
+    steps = [first_step(plan, plan, Looks(lacking=look), 3, 180.0) for look in range(2)]
     assert [each.pause for each in steps if isinstance(each, LookAgain)] == [1.0, 2.0]
     assert all("missing on" in each.why for each in steps if isinstance(each, LookAgain))
     with pytest.raises(ResourceInsufficientError, match="1 GPU"):
-        first_step(plan, plan, 2, 3, 180.0)
+        first_step(plan, plan, Looks(lacking=2), 3, 180.0)
+
+
+def test_looks_at_crowding_leave_those_at_what_is_lacking() -> None:
+    """A node that leaves after a crowded start may still come back, as often as without it."""
+    request = evolve(REQUEST, apart=True)
+    nodes = small_nodes(2, 4)
+    first = evolve(nodes.nodes[0], free=Amounts(milli_cpus=64_000))
+    crowded = plan_reservation([request], Inventory([first, nodes.nodes[1]]))
+    roomy = plan_reservation([request], nodes)
+    lacking = plan_reservation([REQUEST], small_nodes(2, 1))
+    made, pauses = Looks(), []
+    for plan in (crowded, crowded, lacking, crowded, crowded, lacking):
+        step = first_step(plan, roomy, made, 3, 180.0)
+        assert isinstance(step, LookAgain)
+        made = step.made
+        pauses.append(step.pause)
+    assert pauses == [0.1, 0.2, 1.0, 0.4, 0.8, 2.0]
+    assert made == Looks(lacking=2, crowded=4)
+    assert first_step(crowded, roomy, made, 3, 180.0) == Reserve()
+    with pytest.raises(ResourceInsufficientError, match="1 GPU"):
+        first_step(lacking, roomy, made, 3, 180.0)
 
 
 def test_impossible_is_not_looked_at_again_past_the_deadline() -> None:
     """A look that would come later than may be waited is not made: the error comes now."""
     plan = plan_reservation([REQUEST], small_nodes(2, 1))
-    assert isinstance(first_step(plan, plan, 1, 6, 2.0), LookAgain)
+    assert isinstance(first_step(plan, plan, Looks(lacking=1), 6, 2.0), LookAgain)
     with pytest.raises(ResourceInsufficientError, match="1 GPU"):
-        first_step(plan, plan, 1, 6, 1.9)
+        first_step(plan, plan, Looks(lacking=1), 6, 1.9)
 
 
 def test_a_rule_that_leaves_no_node_is_the_reason() -> None:
     """While looking again, and in the end."""
     plan = plan_reservation([REQUEST], Inventory([]))
     why = Finding("exclude_nodes", "it leaves out all 3 nodes: a, b, c", "name fewer of them")
-    step = first_step(plan, plan, 0, 6, 180.0, why)
+    step = first_step(plan, plan, Looks(), 6, 180.0, why)
     assert isinstance(step, LookAgain)
     assert step.why == "exclude_nodes: it leaves out all 3 nodes: a, b, c"
     with pytest.raises(ResourceInsufficientError) as caught:
-        first_step(plan, plan, 5, 6, 180.0, why)
+        first_step(plan, plan, Looks(lacking=5), 6, 180.0, why)
     assert caught.value.findings == (why,)
 
 

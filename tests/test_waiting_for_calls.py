@@ -1,8 +1,9 @@
 """Waiting for calls, whichever way: who failed is known to the group, who is late is named."""
 
+import asyncio
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -10,9 +11,20 @@ import pytest
 from planner import NamedSharding
 from planner.findings import PlanError
 from planner.recovery import Domain, FailurePolicy, Survivors
-from runtime import MultiWorkerFuture, RayWorkerBuilder, RayWorkerGroup, WorkerGroupError, wait_all
+from runtime import (
+    DeadlineError,
+    MultiWorkerFuture,
+    RayWorkerBuilder,
+    RayWorkerGroup,
+    WorkerGroupError,
+    wait_all,
+)
 from runtime.health import InconsistentGroupError
-from runtime.testing import InProcessCluster
+from runtime.in_process_backend import World
+from runtime.testing import Fault, FaultKind, InProcessCluster
+
+LARGE = 300_000
+"""Bytes of a value that does not come by itself."""
 
 ABORT = FailurePolicy(domain=Domain.GROUP, survivors=Survivors.ABORT)
 
@@ -145,3 +157,165 @@ def test_what_is_no_time_is_refused_by_the_others_too(
             pytest.raises(PlanError, match=r"timeout: .* is not a time"),
         ):
             stream.close(wrong)
+
+
+@pytest.fixture
+def fetched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many values each fetch has asked for, in which nothing was in the way."""
+    counts: list[int] = []
+    get = World.get
+
+    def counted(world: World, references: Sequence[Any], timeout: float | None) -> list[Any]:
+        values = get(world, references, timeout)
+        counts.append(len(references))
+        return values
+
+    monkeypatch.setattr(World, "get", counted)
+    return counts
+
+
+def _late(rank: int, method: str, seconds: float) -> Fault:
+    return Fault(kind=FaultKind.SLOW, rank=rank, method=method, seconds=seconds)
+
+
+def _raises(rank: int, method: str, seconds: float = 0.0) -> Fault:
+    error = ValueError(f"rank {rank} can't")
+    return Fault(kind=FaultKind.RAISES, rank=rank, method=method, seconds=seconds, error=error)
+
+
+@pytest.mark.parametrize("size", [3, LARGE])
+def test_a_late_wait_fetches_nothing_and_keeps_what_is_here(fetched: list[int], size: int) -> None:
+    """What came by itself is not fetched by the next wait; large values are, once."""
+    with (
+        InProcessCluster([2, 2], faults=[_late(3, "give", 100.0)]) as cluster,
+        RayWorkerGroup(cluster, RayWorkerBuilder("tests.share_workers.Sharer")) as group,
+    ):
+        future = group.call("give", size)
+        fetched.clear()
+        for _ in range(3):
+            with pytest.raises(DeadlineError, match="1 of 4 ranks did not answer"):
+                future.by_rank(2.0)
+        assert sum(fetched) == 0
+        assert future.by_rank(200.0) == dict.fromkeys(range(4), bytes(size))
+        assert sum(fetched) == (4 if size == LARGE else 1)
+
+
+def test_a_failure_fetches_none_of_the_other_values(fetched: list[int]) -> None:
+    """They are of no use; that their ranks returned is known without them."""
+    with (
+        InProcessCluster([2, 2], faults=[_raises(3, "give", 1.0)]) as cluster,
+        RayWorkerGroup(cluster, RayWorkerBuilder("tests.share_workers.Sharer")) as group,
+    ):
+        future = group.call("give", LARGE)
+        fetched.clear()
+        with pytest.raises(WorkerGroupError, match="rank 3 can't") as raised:
+            future.result()
+    assert raised.value.report.finished == (0, 1, 2)
+    assert sum(fetched) == 0
+
+
+def test_what_has_come_in_time_counts_although_it_is_fetched_late(fetched: list[int]) -> None:
+    """All have returned when time is up."""
+    with (
+        InProcessCluster([2, 2]) as cluster,
+        RayWorkerGroup(cluster, RayWorkerBuilder("tests.share_workers.Sharer")) as group,
+    ):
+        future = group.call("give", LARGE)
+        cluster.pause(1.0)
+        fetched.clear()
+        assert future.by_rank(0.0) == dict.fromkeys(range(4), bytes(LARGE))
+
+
+def test_a_large_result_is_not_fetched_by_the_event_loop(
+    fetched: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``fetch`` does it, of which the backend says how; nothing is fetched twice."""
+    asked: list[int] = []
+    fetch = World.fetch
+
+    async def counted(world: World, references: Sequence[Any]) -> list[Any]:
+        asked.append(len(references))
+        return await fetch(world, references)
+
+    monkeypatch.setattr(World, "fetch", counted)
+
+    async def main(group: RayWorkerGroup) -> tuple[int, int]:
+        calls = group.using(returns=_bytes_of_all)
+        return await calls.call("give", LARGE), await calls.call("give", 3)
+
+    with (
+        InProcessCluster([2, 2]) as cluster,
+        RayWorkerGroup(cluster, RayWorkerBuilder("tests.share_workers.Sharer")) as group,
+    ):
+        fetched.clear()
+        assert asyncio.run(main(group)) == (4 * LARGE, 12)
+    assert (asked, sum(fetched)) == ([4], 4)
+
+
+def _bytes_of_all(values: Sequence[bytes]) -> int:
+    return sum(map(len, values))
+
+
+@pytest.mark.parametrize("way", ["calls", "stream", "awaited stream"])
+def test_one_error_names_all_that_fail_in_the_grace(way: str) -> None:
+    """Values are given first: those that came before, and those that come meanwhile."""
+    faults = [_raises(1, "drip"), _raises(2, "drip", 0.3), _late(3, "drip", 50.0)]
+    faults += [_raises(1, "sleep"), _raises(2, "sleep", 0.3), _late(3, "sleep", 50.0)]
+    given: list[tuple[int, int]] = []
+
+    async def take(stream: Any) -> None:
+        async for answer in stream:
+            given.extend([(answer.rank, answer.value)])
+
+    def taken(group: RayWorkerGroup) -> None:
+        if way == "awaited stream":
+            asyncio.run(take(group.call("drip", 10, 0.2)))
+            return
+        calls = way == "calls"
+        come = group.call("sleep", 0.2).as_completed() if calls else group.call("drip", 10, 0.2)
+        given.extend((each.rank, each.value) for each in come)
+
+    with InProcessCluster([2, 2], faults=faults) as cluster, _group(cluster) as group:
+        began = cluster.now
+        with pytest.raises(ValueError, match="2 of 4 ranks failed") as raised:
+            taken(group)
+        assert cluster.now - began < 1
+        assert isinstance(raised.value, WorkerGroupError)
+        assert raised.value.report.failed == (1, 2)
+        assert raised.value.report.running == ((3,) if way == "calls" else (0, 3))
+        assert given == ([(0, 0)] if way == "calls" else [(0, 0), (0, 1)])
+
+
+def test_a_policy_says_how_long_the_others_have() -> None:
+    """For every way to wait."""
+    faults = [
+        Fault(kind=kind, rank=rank, method=method, call=0, seconds=seconds, error=ValueError("no"))
+        for method in ("sleep", "drip")
+        for kind, rank, seconds in ((FaultKind.RAISES, 1, 0.0), (FaultKind.RAISES, 2, 3.0))
+    ]
+    policy = FailurePolicy(domain=Domain.RANK, grace=5.0)
+
+    async def awaited(group: RayWorkerGroup) -> None:
+        await group.call("sleep", 0.0)
+
+    with (
+        InProcessCluster([2, 2], faults=faults) as cluster,
+        _group(cluster, failure_policy=policy) as group,
+    ):
+        waits: list[Callable[[], object]] = [
+            lambda: group.call("sleep", 0.0).result(),
+            lambda: list(group.call("sleep", 0.0).as_completed()),
+            lambda: asyncio.run(awaited(group)),
+            lambda: wait_all(group.call("sleep", 0.0)),
+            lambda: group.call("drip", 1, 0.0).by_rank(),
+            lambda: MultiWorkerFuture(
+                group.run_all_workers_single_data("sleep", seconds=0.0)
+            ).get_results(group),
+            lambda: MultiWorkerFuture(
+                group.run_all_workers_single_data("drip", upto=1, seconds=0.0)
+            ).get_results(group),
+        ]
+        for wait in waits:
+            with pytest.raises(WorkerGroupError) as raised:
+                wait()
+            assert raised.value.report.failed == (1, 2)

@@ -23,6 +23,25 @@ class _ActorTable(TypedDict):
     DeathCause: object
     Pid: int
 
+class Job(TypedDict):
+    JobID: str
+    DriverIPAddress: str
+    DriverPid: int
+    Timestamp: int
+    StartTime: int
+    EndTime: int
+    IsDead: bool
+    Entrypoint: str
+
+class _Accessor:
+    def get_placement_group_table(self) -> list[bytes]: ...
+
+class GlobalState:
+    def _connect_and_get_accessor(self) -> _Accessor: ...
+
+state: GlobalState
+
+def jobs() -> list[Job]: ...
 @overload
 def actors(
     actor_id: str, job_id: JobID | None = None, actor_state_name: str | None = None

@@ -1,6 +1,8 @@
 from abc import ABCMeta
 from collections.abc import Iterator, Mapping
-from typing import Self
+from typing import Any, Self
+
+global_worker: Any
 
 class BaseContext(metaclass=ABCMeta):
     dashboard_url: str | None

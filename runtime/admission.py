@@ -1,0 +1,93 @@
+"""What every call of a group passes on its way: refused where it can't be made, else counted."""
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from runtime.backend import Actor, Backend
+from runtime.health import Health
+from runtime.in_flight import InFlight
+
+__all__ = ["Admission"]
+
+Send = Callable[[], Any]
+
+LOOK_SECONDS = 1.0
+"""How old a look at all ranks may be for a call to some that were not called since."""
+
+
+class Admission:
+    """The way into a group, for its own calls and for those through its workers' handles.
+
+    It does not hold the group: a group that nobody holds any more is ended at once.
+
+    Args:
+        backend: Where it runs.
+        health: Which ranks nobody can vouch for.
+        in_flight: How many calls are under way.
+        lock: Held while a call is sent, so that all ranks see calls in one order.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        health: Health,
+        in_flight: InFlight,
+        lock: AbstractContextManager[object],
+    ) -> None:
+        self._backend = backend
+        self._health, self._in_flight, self._lock = health, in_flight, lock
+        self._actors: dict[int, Actor] = {}
+        self._is_over = False
+        self._looked, self._called = -math.inf, set[int]()
+
+    def adopt(self, actors: Sequence[Actor]) -> None:
+        """Note who the ranks are now."""
+        self._actors = dict(enumerate(actors))
+
+    def end(self) -> None:
+        """Note that the group is ended: what is said about its workers is Ray's from now on."""
+        self._is_over = True
+
+    def admit(self, ranks: Sequence[int]) -> None:
+        """Refuse a call to ranks that nobody can vouch for, or one too many.
+
+        Raises:
+            InconsistentGroupError: Nobody can vouch for some of the ranks.
+            TooManyCallsError: As many calls are under way as the group allows.
+            WorkerGroupError: A call that was left to itself has failed meanwhile.
+        """
+        self._look(ranks)
+        self._health.check(ranks)
+        self._in_flight.admit(len(ranks))
+
+    def _look(self, ranks: Sequence[int]) -> None:
+        # Calls to one rank after the other are a round: one look at all ranks is enough for it,
+        # else its cost would grow with the square of their number.
+        now = self._backend.now()
+        if now - self._looked < LOOK_SECONDS and self._called.isdisjoint(ranks):
+            self._called.update(ranks)
+            self._health.look({rank: self._actors[rank] for rank in ranks})
+        else:
+            self._looked, self._called = now, set(ranks)
+            self._health.look(self._actors)
+
+    def gate(self, rank: int) -> Callable[[str, Send], Any]:
+        """What calls pass that are made through the handle of a rank as it is now.
+
+        Once the rank has been started again, or the group has ended, such calls go to the process
+        that the handle is for, and Ray tells that it is gone.
+        """
+        actor = self._actors[rank]
+
+        def passed(method: str, send: Send) -> Any:
+            with self._lock:
+                if self._is_over or self._actors[rank] is not actor:
+                    return send()
+                self.admit((rank,))
+                answer = send()
+                self._in_flight.sent([answer], method, (rank,))
+                return answer
+
+        return passed

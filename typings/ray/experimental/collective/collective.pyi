@@ -1,0 +1,13 @@
+from typing import Any
+
+from ray.actor import ActorHandle
+from ray.experimental.collective.communicator import CommunicatorHandle
+
+class RemoteCommunicatorManager:
+    @staticmethod
+    def get() -> RemoteCommunicatorManager: ...
+    def add_remote_communicator(self, comm_handle: CommunicatorHandle) -> None: ...
+    def remove_remote_communicator(self, name: str) -> CommunicatorHandle | None: ...
+    def get_collective_groups(
+        self, actors: list[ActorHandle[Any]] | None = None, backend: str | None = None
+    ) -> list[CommunicatorHandle]: ...
