@@ -5,13 +5,14 @@
 
 Every fault is made with a signal from outside the program: nothing cooperates. The table says per
 kind of fault how many there were, how long it took until the caller knew (median and worst), for
-how many the error named exactly the ranks that were struck, and what was left afterwards. A stopped
-or hanging process is known by a deadline only: there the time counts from the deadline on. A fault
-that is not over after ``HANG_SECONDS`` ends the run with the stacks of all threads.
+how many the error was exactly right, and what was left afterwards: actors, worker processes,
+placement groups and used bundles that should not be there, counted on the whole cluster after each
+fault. A stopped or hanging process is known by a deadline only: there the time counts from the
+deadline on. A driver that is struck can't be told anything: its time counts until all that it had
+is gone. A fault that takes more than ``HANG_SECONDS`` ends the run with the stacks of all threads.
 """
 
 import faulthandler
-import json
 import os
 import random
 import signal
@@ -30,7 +31,9 @@ from attrs import evolve, field, frozen
 from ray.cluster_utils import Cluster
 from ray.util import list_named_actors
 
+from benchmarks.census import Census
 from planner.liveness import WorkerState
+from planner.outcomes import FailureReport
 from planner.recovery import Domain, FailurePolicy
 from runtime import (
     DeadlineError,
@@ -40,7 +43,6 @@ from runtime import (
     RayWorkerGroup,
     WorkerGroupError,
 )
-from runtime.companion import state_of
 from runtime.leftovers import leftovers
 
 __all__ = ["KINDS", "Chaos", "Row", "table"]
@@ -70,8 +72,8 @@ class Row:
     """
 
     kind: str
-    seconds: float
-    right: bool
+    seconds: float = 0.0
+    right: bool = False
     left: tuple[str, ...] = ()
     whole: float = 0.0
 
@@ -85,6 +87,7 @@ class Chaos:
         cluster: The cluster itself, for faults of nodes; None where nodes are left alone.
         address: For further drivers.
         source: Whom to strike is drawn from it.
+        census: Counts what is left.
     """
 
     reservation: RayVirtualCluster
@@ -92,6 +95,11 @@ class Chaos:
     address: str
     source: random.Random = field(factory=lambda: random.Random(0))  # noqa: S311  # only a choice of victims
     _groups: list[RayWorkerGroup] = field(factory=list, init=False)
+    census: Census = field(init=False)
+
+    @census.default
+    def _census(self) -> Census:
+        return Census(self.reservation.get_placement_groups())
 
     def run(self, kind: str) -> Row:
         """Make one fault, look, and mend."""
@@ -102,7 +110,16 @@ class Chaos:
             row: Row = strike(kind)
         finally:
             faulthandler.cancel_dump_traceback_later()
-        return evolve(row, whole=time.monotonic() - begun)
+        whole = time.monotonic() - begun
+        return evolve(row, whole=whole, left=row.left + self._left())
+
+    def _left(self, wait: float = GONE_SECONDS) -> tuple[str, ...]:
+        """What there is beside the group that is used again, after a while."""
+        named = [each.name for group in self._groups for each in group.plan.workers]
+        starts = tuple(f"{group.name}.companion-" for group in self._groups)
+        companions = [name for name in list_named_actors() if starts and name.startswith(starts)]
+        # One for each of two nodes.
+        return self.census.left({*named, *companions[:2]}, len(self._groups), wait)
 
     def close(self) -> None:
         """End what the faults are made on."""
@@ -158,19 +175,17 @@ class Chaos:
     def _killed(self, kind: str, method: str, arguments: Mapping[str, Any]) -> Row:
         group, ranks = self._group, self._victims()
         futures = self._begun(method, arguments)
-        shown = [group.identities.vitals[rank] for rank in ranks]
         began = self._strike(ranks, signal.SIGKILL)
         try:
             MultiWorkerFuture(futures, method_name=method).get_results(group, timeout=60)
         except WorkerGroupError as error:
             seconds, report = time.monotonic() - began, error.report
         else:
-            return Row(kind=kind, seconds=0.0, right=False, left=("no error",))
-        deaths = [failure.death for failure, _ in report.causes]
-        named = all(death is not None and death.signal == "SIGKILL" for death in deaths)
+            return Row(kind=kind, left=("no error",))
         plan = group.recover()
-        right = named and report.dead == report.failed == plan.end == tuple(ranks)
-        return Row(kind=kind, seconds=seconds, right=right, left=_alive(shown))
+        named = report.dead == report.failed == plan.end == tuple(ranks)
+        right = named and _by_kill(report)
+        return Row(kind=kind, seconds=seconds, right=right)
 
     def _stop_in_call(self, kind: str) -> Row:
         return self._stopped(kind, "sleep", {"seconds": 1.2})
@@ -181,20 +196,19 @@ class Chaos:
     def _stopped(self, kind: str, method: str, arguments: Mapping[str, Any]) -> Row:
         group, ranks = self._group, self._victims()
         futures = self._begun(method, arguments)
-        shown = [group.identities.vitals[rank] for rank in ranks]
         began = self._strike(ranks, signal.SIGSTOP)
         try:
             MultiWorkerFuture(futures, method_name=method).get_results(group, timeout=CALL_SECONDS)
         except DeadlineError as error:
             seconds, report = time.monotonic() - began - CALL_SECONDS, error.report
         else:
-            return Row(kind=kind, seconds=0.0, right=False, left=("no error",))
+            return Row(kind=kind, left=("no error",))
         stopped = [each for each in group.status(10.0) if each.state is WorkerState.STOPPED]
         found = tuple(each.rank for each in stopped)
         told = all(each.method == method for each in stopped)
         plan = group.recover()
         right = told and report.running == found == plan.end == tuple(ranks)
-        return Row(kind=kind, seconds=seconds, right=right, left=_alive(shown))
+        return Row(kind=kind, seconds=seconds, right=right)
 
     # The end of a group, in which ranks are killed or stopped.
 
@@ -206,7 +220,6 @@ class Chaos:
 
     def _struck_at_end(self, kind: str, number: int) -> Row:
         group, ranks = self._group, self._victims()
-        shown = list(group.identities.vitals.values())
         pids = [int(group.identities[rank].pid or 0) for rank in ranks]
 
         def strike_all() -> None:
@@ -222,7 +235,7 @@ class Chaos:
         self._groups.clear()
         struck = report.late if number == signal.SIGSTOP else [rank for rank, _ in report.failed]
         right = sorted(struck) == ranks and report.is_clean
-        return Row(kind=kind, seconds=seconds, right=right, left=_alive(shown) + _named("chaos"))
+        return Row(kind=kind, seconds=seconds, right=right)
 
     # The start of a group.
 
@@ -236,7 +249,8 @@ class Chaos:
         self.close()
         ranks, struck_at = self._victims(), [0.0]
         # A stopped rank is known by the deadline only; a killed one long before.
-        seconds, limit = (10.0, 60.0) if number == signal.SIGKILL else (3.0, 8.0)
+        kills = number == signal.SIGKILL
+        seconds, limit = (10.0, 60.0) if kills else (3.0, 8.0)
         with tempfile.TemporaryDirectory() as folder:
 
             def strike() -> None:
@@ -250,30 +264,26 @@ class Chaos:
             thread = threading.Thread(target=strike, daemon=True)
             thread.start()
             builder = RayWorkerBuilder(SLOW, folder=folder, seconds=seconds)
+            ends = time.monotonic() + limit
             try:
                 RayWorkerGroup(self.reservation, builder, name_prefix="starts", start_timeout=limit)
             except WorkerGroupError as error:
-                known, report = time.monotonic() - struck_at[0], error.report
+                known, report = time.monotonic() - (struck_at[0] if kills else ends), error.report
             else:
-                return Row(kind=kind, seconds=0.0, right=False, left=("no error",))
-        named = report.dead if number == signal.SIGKILL else report.running
-        return Row(kind=kind, seconds=known, right=named == tuple(ranks), left=_named("starts"))
+                return Row(kind=kind, left=("no error",))
+        right = (report.dead if kills else report.running) == tuple(ranks)
+        return Row(kind=kind, seconds=known, right=right and _by_kill(report) == kills)
 
     def _constructor_raises(self, kind: str) -> Row:
         self.close()
-        began = time.monotonic()
         try:
             builder = RayWorkerBuilder("tests.fault_workers.Picky", 2)
             RayWorkerGroup(self.reservation, builder, name_prefix="raises")
         except KeyError as error:
-            report = error.report  # type: ignore[attr-defined]
-            return Row(
-                kind=kind,
-                seconds=time.monotonic() - began,
-                right=report.failed == (2,),
-                left=_named("raises"),
-            )
-        return Row(kind=kind, seconds=0.0, right=False, left=("no error",))
+            known, report = time.time(), error.report  # type: ignore[attr-defined]
+            raised_at = report.causes[0][0].raised_at
+            return Row(kind=kind, seconds=known - raised_at, right=report.failed == (2,))
+        return Row(kind=kind, left=("no error",))
 
     def _constructor_hangs(self, kind: str) -> Row:
         self.close()
@@ -286,44 +296,53 @@ class Chaos:
                 kind=kind,
                 seconds=time.monotonic() - began - limit,
                 right=error.report.running == (1,),
-                left=_named("hangs"),
             )
-        return Row(kind=kind, seconds=0.0, right=False, left=("no error",))
+        return Row(kind=kind, left=("no error",))
 
     # A whole driver, and a whole node.
 
     def _driver_killed(self, kind: str) -> Row:
         return self._driver_ended(kind, signal.SIGKILL)
 
+    def _driver_terminated(self, kind: str) -> Row:
+        return self._driver_ended(kind, signal.SIGTERM)
+
     def _driver_interrupted(self, kind: str) -> Row:
         return self._driver_ended(kind, signal.SIGINT)
 
     def _driver_ended(self, kind: str, number: int) -> Row:
+        """Whatever the driver does, it goes with all that it had."""
         self.close()
-        before = {each.run for each in leftovers()}
-        driver = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-c", _DRIVER, self.address],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        line = driver.stdout.readline() if driver.stdout else ""
-        if not line:
-            raise RuntimeError(f"the driver did not start: {driver.communicate()[1]}")
-        shown = json.loads(line)
-        there = {each.run for each in leftovers()} - before
-        began = time.monotonic()
-        driver.send_signal(number)
-        driver.communicate(timeout=60)
-        while time.monotonic() < began + GONE_SECONDS:
-            runs = {each.run for each in leftovers()} - before
-            if not runs and not any(state_of(each) for each in shown):
-                break
-            time.sleep(0.02)
+        with tempfile.TemporaryDirectory() as folder:
+            phase = self.source.choice(["start", "call", "stream", "end"])
+            driver = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-c", _DRIVER, self.address, phase, folder],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            line = driver.stdout.readline() if driver.stdout else ""
+            if not line:
+                raise RuntimeError(f"the driver did not start: {driver.communicate()[1]}")
+            there = " ".join(self._left(0.0))
+            began = time.monotonic()
+            driver.send_signal(number)
+            told = driver.communicate(timeout=60)[1]
+        left = self._left()
         seconds = time.monotonic() - began
-        left = tuple(sorted({each.run for each in leftovers()} - before))
-        right = len(there) == 1
-        return Row(kind=kind, seconds=seconds, right=right, left=left + _alive(shown, 0.0))
+        # Python turns the one into an exception, Ray ends the process at the other.
+        marks: dict[int, str] = {
+            signal.SIGINT: "\nKeyboardInterrupt\n",
+            signal.SIGTERM: "SIGTERM received",
+        }
+        by_it = (
+            driver.returncode > 0 and marks[number] in told
+            if number in marks
+            else (driver.returncode == -number)
+        )
+        seen = all(kind in there for kind in ("actor", "process", "placement group"))
+        right = seen and by_it
+        return Row(kind=kind, seconds=seconds, right=right, left=left)
 
     def _raylet_killed(self, kind: str) -> Row:
         group = self._group
@@ -331,7 +350,6 @@ class Chaos:
             raise RuntimeError("this cluster's nodes are left alone")
         node_id = group.identities.nodes[3]
         struck = tuple(r for r, node in sorted(group.identities.nodes.items()) if node == node_id)
-        shown = [group.identities.vitals[rank] for rank in struck]
         futures = group.run_all_workers_single_data("sleep", seconds=60.0)
         time.sleep(0.3)
         node = next(each for each in self.cluster.worker_nodes if each.node_id == node_id)
@@ -342,7 +360,7 @@ class Chaos:
         except WorkerGroupError as error:
             seconds, report = time.monotonic() - began, error.report
         else:
-            return Row(kind=kind, seconds=0.0, right=False, left=("no error",))
+            return Row(kind=kind, left=("no error",))
         self.cluster.remove_node(node, allow_graceful=False)
         self.cluster.add_node(num_cpus=4, include_dashboard=False)
         # The others are still in their call.
@@ -351,32 +369,49 @@ class Chaos:
             time.sleep(0.1)
         plan = group.recover()
         right = report.failed == struck and plan.end == tuple(range(4))
-        return Row(kind=kind, seconds=seconds, right=right, left=_alive(shown))
+        return Row(kind=kind, seconds=seconds, right=right)
 
 
 _DRIVER = """
-import json, sys, time
+import os, sys, threading, time
 import ray
-ray.init(sys.argv[1], logging_level="ERROR", log_to_driver=False)
+_, address, phase, folder = sys.argv
+ray.init(address, logging_level="ERROR", log_to_driver=False)
 from runtime import RayVirtualCluster, RayWorkerBuilder, RayWorkerGroup
+
+def say():
+    print("there", flush=True)
+
+def started():
+    while len(os.listdir(folder)) < 2:
+        time.sleep(0.01)
+    say()
+
 cluster = RayVirtualCluster([2], use_gpus=False, name="doomed")
-group = RayWorkerGroup(cluster, RayWorkerBuilder("tests.fault_workers.Worker"))
-group.run_all_workers_single_data("sleep", seconds=600.0)
-print(json.dumps([dict(each) for each in group.identities.vitals.values()]), flush=True)
-time.sleep(600)
+if phase == "start":
+    threading.Thread(target=started, daemon=True).start()
+    builder = RayWorkerBuilder("tests.fault_workers.SlowStart", folder=folder, seconds=600.0)
+    RayWorkerGroup(cluster, builder)
+builder = RayWorkerBuilder("tests.fault_workers.SlowStart", folder=folder, seconds=0.0)
+group = RayWorkerGroup(cluster, builder)
+if phase == "call":
+    call = group.call("close", 600.0)
+    say()
+    call.result()
+if phase == "stream":
+    stream = group.call("ticks", 0.01)
+    next(iter(stream))
+    say()
+    list(stream)
+threading.Timer(0.2, say).start()
+group.end("linger", timeout=600)
 """
 
 
-def _alive(shown: Sequence[Mapping[str, Any]], wait: float = GONE_SECONDS) -> tuple[str, ...]:
-    """The processes that are still there after a while."""
-    ends = time.monotonic() + wait
-    while any(state_of(each) for each in shown) and time.monotonic() < ends:
-        time.sleep(0.02)
-    return tuple(f"pid {each['pid']}" for each in shown if state_of(each))
-
-
-def _named(prefix: str) -> tuple[str, ...]:
-    return tuple(name for name in list_named_actors() if str(name).startswith(prefix))
+def _by_kill(report: FailureReport) -> bool:
+    """Whether all that failed was ended by SIGKILL, and the error says so."""
+    deaths = [failure.death for failure, _ in report.causes]
+    return bool(deaths) and all(death and death.signal == "SIGKILL" for death in deaths)
 
 
 KINDS: Mapping[str, float] = {
@@ -391,6 +426,7 @@ KINDS: Mapping[str, float] = {
     "constructor raises": 0.05,
     "constructor hangs": 0.03,
     "driver killed": 0.03,
+    "driver terminated": 0.02,
     "driver interrupted": 0.02,
     "raylet killed": 0.02,
 }
@@ -400,7 +436,7 @@ KINDS: Mapping[str, float] = {
 def table(rows: Sequence[Row]) -> str:
     """The rows, counted by kind, as a table in Markdown."""
     lines = [
-        "| fault | times | known after (median) | (worst) | error right | leftovers |",
+        "| fault | times | known after (median) | (worst) | right | leftovers |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for kind in dict.fromkeys(row.kind for row in rows):
@@ -443,10 +479,13 @@ def _main(faults: int, only: str = "") -> None:
         f"{len(rows)} faults in {time.monotonic() - began:.0f} s; the longest ({slowest.kind}) "
         f"took {slowest.whole:.0f} s with its mending; more than {HANG_SECONDS:g} s would be a hang"
     )
+    wrong = [row for row in rows if not row.right or row.left]
     left = [*list_named_actors(), *leftovers()]
-    print(f"named actors and placement groups left at the end: {left}")
+    print(f"{len(wrong)} rows wrong; named actors and placement groups left at the end: {left}")
     ray.shutdown()
     cluster.shutdown()
+    if wrong or left:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ from planner.roles import (
     Shard,
 )
 from planner.slicing import SlicePlan, plan_slices
-from planner.transports import OBJECT_STORE, check_keeps, why_not_direct
+from planner.transports import OBJECT_STORE, check_keeps, check_lost, why_not_direct
 
 __all__ = ["plan_call"]
 
@@ -53,6 +53,9 @@ def plan_call(request: CallRequest) -> CallPlan:
     check_keeps(
         request.transport, request.link, findings, streams=request.streams, timed=request.timed
     )
+    for facts in request.arguments:
+        if facts.held is not None:
+            check_lost(facts.name, facts.lost, facts.held.real_sizes, findings)
     findings.check()
     called = _cut(request, ())
     plans: dict[str, ArgumentPlan] = {}

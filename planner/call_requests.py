@@ -75,6 +75,7 @@ class ArgumentFacts:
         is_cut: Whether ``held`` is already cut as this call wants it, padding included.
         held_for: The direct transport that ``Given.HELD`` was made for; empty for none.
         held_link: The link in which all are that hold it; empty for none.
+        lost: Those slices of ``held`` that are gone with the workers that held them.
         fields: Its fields with rows; None where nobody has looked, as only padding needs them.
     """
 
@@ -91,6 +92,7 @@ class ArgumentFacts:
     is_cut: bool = False
     held_for: str = ""
     held_link: str = ""
+    lost: tuple[int, ...] = ()
     fields: tuple[FieldFacts, ...] | None = None
 
 

@@ -27,6 +27,8 @@ _TOLD = {
     Route.DIRECT: "in parts from worker to worker, past the store",
 }
 
+_CUT_THERE = "its makers cut it, each after the calls that it was sent before"
+
 
 def payload_of(given: Given, size: int | None, ranks: tuple[int, ...], calls: int) -> Payload:
     """One distinct value and how it travels.
@@ -98,7 +100,7 @@ def resharded(
             if len(parts_sent(receiver)) > 1 or receiver.order is not None or padding
         ),
         transport="" if refusal else held_for,
-        reason=f"held for {held_for}, and {refusal}" if refusal else "",
+        reason=f"held for {held_for}, and {refusal}: {_CUT_THERE}" if refusal else "",
     )
 
 

@@ -62,7 +62,8 @@ class Death:
     Attributes:
         cause: What ended it.
         detail: The same in words.
-        signal: Which signal, as ``SIGKILL``; empty when it was none or is not known.
+        signal: Which signal, as ``SIGKILL``; the most likely one, where it left no trace; empty
+            when it was none or is not known.
         exit_code: Its exit code, where it ended by itself.
         at: When, in seconds of the cluster's clock; None when not known.
         remains: What it left behind.
@@ -81,18 +82,20 @@ class Death:
         return self.cause is not DeathCause.UNAVAILABLE
 
 
-_CRASHES = (
+_FATAL = (
     ("Fatal Python error: Segmentation fault", "SIGSEGV"),
     ("Fatal Python error: Aborted", "SIGABRT"),
     ("Fatal Python error: Bus error", "SIGBUS"),
     ("Fatal Python error: Floating", "SIGFPE"),
     ("Fatal Python error: Illegal", "SIGILL"),
-    ("*** SIGSEGV", "SIGSEGV"),
-    ("*** SIGABRT", "SIGABRT"),
-    ("*** SIGBUS", "SIGBUS"),
-    ("*** SIGFPE", "SIGFPE"),
-    ("*** SIGILL", "SIGILL"),
 )
+"""What faulthandler writes."""
+
+_RECEIVED = re.compile(r"\*\*\* (SIG[A-Z0-9]+)\b")
+"""What Ray's own handler writes of the signals that it takes."""
+
+_CRASHES = frozenset({"SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS"})
+"""The signals by which a process ends itself."""
 
 _KERNEL = re.compile(r"anon-rss:(\d+)kB, file-rss:(\d+)kB, shmem-rss:(\d+)kB")
 """What the kernel's log says that a process held when it was ended for lack of memory."""
@@ -120,7 +123,7 @@ def tail_lines(text: str) -> tuple[str, ...]:
     """
     lines = [line.rstrip() for line in text.splitlines()]
     said = [line for line in lines if line.strip() and not line.startswith((":job_id:", ":actor_"))]
-    crashes = [at for at, line in enumerate(said) if any(mark in line for mark, _ in _CRASHES)]
+    crashes = [at for at, line in enumerate(said) if _signal_in(line)]
     if crashes and len(said) - crashes[0] > TAIL_LINES - LINES_BEFORE_CRASH:
         first = max(0, crashes[0] - LINES_BEFORE_CRASH)
         return tuple(said[first : first + TAIL_LINES])
@@ -174,9 +177,9 @@ def _memory_text(told: str) -> str:
 
 def _from_remains(remains: Remains) -> _Found:
     text = "\n".join(remains.tail)
-    for mark, signal in _CRASHES:
-        if mark in text:
-            return DeathCause.SIGNAL, f"it crashed with {signal}", signal, None
+    if signal := _signal_in(text):
+        how = "it crashed with" if signal in _CRASHES else "its process was ended by"
+        return DeathCause.SIGNAL, f"{how} {signal}", signal, None
     if left := re.search(rf"{re.escape(EXIT_MARK)} (\d+)", text):
         return DeathCause.EXIT, f"it called os._exit({left[1]})", "", int(left[1])
     if ended := _KERNEL.search(remains.kernel):
@@ -187,8 +190,8 @@ def _from_remains(remains: Remains) -> _Found:
         return (
             DeathCause.OUT_OF_MEMORY,
             (
-                "its process was ended by SIGKILL; the kernel of its node has ended "
-                f"{remains.oom_kills} for lack of memory since it started"
+                "its process was most likely ended by the kernel of its node (SIGKILL), which has "
+                f"ended {remains.oom_kills} for lack of memory since it started"
             ),
             "SIGKILL",
             None,
@@ -197,7 +200,15 @@ def _from_remains(remains: Remains) -> _Found:
         place = f" ({remains.log})" if remains.log else ""
         text = f"its process was killed or crashed; its standard error{place} could not be read"
         return DeathCause.SIGNAL, text, "", None
-    return DeathCause.SIGNAL, "its process was ended by SIGKILL", "SIGKILL", None
+    text = "its process was ended by a signal that leaves no trace, most likely SIGKILL"
+    return DeathCause.SIGNAL, text, "SIGKILL", None
+
+
+def _signal_in(text: str) -> str:
+    """The signal that a process wrote it has got; empty when it wrote none."""
+    fatal = next((signal for mark, signal in _FATAL if mark in text), "")
+    received = _RECEIVED.search(text)
+    return fatal or (received[1] if received else "")
 
 
 def _sentences(text: str, starts: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 """What a failed call means for its group: who is dead or stuck, and whom it calls no more."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 
 from attrs import frozen
@@ -9,7 +10,14 @@ from planner.launch import LaunchPlan
 from planner.outcomes import FailureReport, RankIdentity, ranks_text
 from planner.resizing import give_back_text, serving_text
 
-__all__ = ["Judgement", "Refusal", "judge_failure", "refusal", "stale_ranks"]
+__all__ = ["Judgement", "Refusal", "judge_failure", "refusal", "stale_ranks", "watched_ranks"]
+
+_UNSURE = "after this failure nobody can vouch for them: "
+_REMEDY = ". Call recover() or end()"
+_MENDED = (
+    "they are being recovered: call again once recover() has returned; until then only its "
+    "restore() may call them"
+)
 
 
 @frozen(kw_only=True)
@@ -41,6 +49,27 @@ def stale_ranks(
 ) -> frozenset[int]:
     """Ranks that are not any more who they were when they were called."""
     return frozenset(rank for rank, identity in called.items() if identity != now.get(rank))
+
+
+def watched_ranks(
+    plan: LaunchPlan,
+    policy: FailurePolicy,
+    waiting: Collection[int],
+    absent: Collection[int] = (),
+    stale: Collection[int] = (),
+) -> tuple[int, ...]:
+    """Ranks whose death ends a wait for others: those may sit in a collective with them for ever.
+
+    Args:
+        plan: The group.
+        policy: What its ranks' failures mean for each other.
+        waiting: The ranks that are waited for: their own deaths are noticed anyway.
+        absent: Ranks that were given up.
+        stale: Ranks that were started again since the call.
+    """
+    here = frozenset(range(plan.world_size)).difference(absent, stale)
+    struck = fate_of(plan, here.intersection(waiting), policy.domain)
+    return tuple(sorted(struck.intersection(here).difference(waiting)))
 
 
 def judge_failure(
@@ -88,16 +117,35 @@ def judge_failure(
         stuck=() if aborts else left,
         abort=left if aborts else (),
         stacks=stacks,
-        why=_why(report, failed),
+        why=_why(plan, report, policy.domain, failed, gone, left),
     )
 
 
-def _why(report: FailureReport, failed: Collection[int]) -> str:
-    """The first failure of a rank that counts, in one line."""
-    told = ((failure, [r for r in ranks if r in failed]) for failure, ranks in report.causes)
-    failure, ranks = next(each for each in told if each[1])
-    message = failure.message.partition("\n")[0]
-    return f"{report.subject}: {ranks_text(ranks)}: {failure.error_type}: {message}"
+def _why(
+    plan: LaunchPlan,
+    report: FailureReport,
+    domain: Domain,
+    failed: Collection[int],
+    gone: Collection[int],
+    left: Collection[int],
+) -> str:
+    """In one line why ranks are gone, and why the others that are left behind are so.
+
+    Of several reasons for the same, it is the first in time.
+    """
+    told: list[str] = []
+    behind = frozenset(left)
+    for failure, ranks in report.causes:
+        those = [rank for rank in ranks if rank in failed]
+        dead = [rank for rank in those if rank in gone]
+        strikes = behind.intersection(fate_of(plan, those, domain))
+        is_news = bool(dead) and not told
+        if is_news or strikes:
+            message = failure.message.partition("\n")[0]
+            who = ranks_text(those if strikes else dead)
+            told.append(f"{who}: {failure.error_type}: {message}")
+            behind -= strikes
+    return f"{report.subject}: {'; '.join(told)}"
 
 
 @frozen(kw_only=True)
@@ -120,6 +168,7 @@ def refusal(
     ranks: Collection[int] | None,
     broken: Collection[int],
     absent: Collection[int] = (),
+    mended: Collection[int] = (),
     reasons: Sequence[str] = (),
 ) -> Refusal | None:
     """Why a call is refused; None when it may go.
@@ -130,6 +179,7 @@ def refusal(
         ranks: Whom the call is for; None when that is not known yet.
         broken: Ranks that are dead, or still in a call that failed elsewhere.
         absent: Ranks that were given up.
+        mended: Ranks that another thread is recovering.
         reasons: Why ranks are broken, the first in time first.
     """
     gone = sorted(set(absent).intersection(ranks or ()))
@@ -137,13 +187,42 @@ def refusal(
         others = "" if ranks is None or len(ranks) == 1 else serving_text(plan, absent)
         remedy = f"call ranks that serve{others}, or {give_back_text(plan, absent, gone)}"
         return _refused(plan, gone, f"they were given up by resize(); {remedy}")
-    if not broken or (ranks is None and policy.domain is not Domain.GROUP):
+    if mended and not _passes_by(plan, policy, ranks, mended):
+        return _refused(plan, sorted(mended), _MENDED)
+    if not broken or _passes_by(plan, policy, ranks, broken):
         return None
-    if ranks is not None and fate_of(plan, broken, policy.domain).isdisjoint(ranks):
-        return None
-    told = "; ".join(dict.fromkeys(reasons))
-    why = f"after this failure nobody can vouch for them: {told}. Call recover() or end()"
+    why = f"{_UNSURE}{'; '.join(_each_once(plan, reasons))}{_REMEDY}"
     return _refused(plan, sorted(broken), why)
+
+
+def _passes_by(
+    plan: LaunchPlan, policy: FailurePolicy, ranks: Collection[int] | None, struck: Collection[int]
+) -> bool:
+    """Whether a call is for none of those who share the fate of struck ranks."""
+    if ranks is None:
+        return policy.domain is not Domain.GROUP
+    return fate_of(plan, struck, policy.domain).isdisjoint(ranks)
+
+
+def _each_once(plan: LaunchPlan, reasons: Sequence[str]) -> list[str]:
+    """Reasons without those that say the same: of a death, of whichever call it was seen in.
+
+    A reason may be the refusal of another call, which has its own reasons.
+    """
+    call = re.compile(rf"worker group {re.escape(repr(plan.group))}(, [^:]*)?: (.*)", re.DOTALL)
+    found: dict[str, str] = {}
+    for reason in reasons:
+        what, _, inner = reason.partition(_UNSURE)
+        told = f"{what.partition(': ')[0]}: a call was refused" if inner else reason
+        inner = inner.removesuffix(_REMEDY)
+        for each in found.values():
+            inner = inner.replace(each, "")
+        for each in (told, inner.strip("; ")):
+            about = call.fullmatch(each)
+            key = about[2] if about else each
+            if each and (key not in found or (about and about[1])):
+                found[key] = each
+    return list(found.values())
 
 
 def _refused(plan: LaunchPlan, ranks: Sequence[int], why: str) -> Refusal:

@@ -42,8 +42,10 @@ class FailurePolicy:
     Attributes:
         domain: Which ranks share the fate of one that fails.
         survivors: What becomes of ranks of a struck domain that are still in the call.
-        stacks: Whether the error shows the stacks of ranks that had not answered.
-        budget: How many recoveries the group may have.
+        stacks: Whether the error shows the stacks of ranks that had not answered. Asking for them
+            takes up to 5 s, in which the event loop of a call that is awaited stands still.
+        budget: How many recoveries the group may have; those count that ended a rank, also when
+            they failed after that.
         first_pause: Seconds before the second recovery; doubled before each further one.
         longest_pause: Never longer than this.
         grace: Seconds that the others have to answer a call once one has failed, so that one

@@ -1,6 +1,6 @@
 """How the workers of a group are: one state each, from what was seen from outside."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import StrEnum
 
 from attrs import frozen
@@ -20,6 +20,7 @@ __all__ = [
     "known_states",
     "plan_statuses",
     "responding",
+    "stack_texts",
     "status_text",
 ]
 
@@ -115,6 +116,22 @@ def _status(identity: RankIdentity, seen: WorkerSeen | None) -> WorkerStatus:
 def responding(statuses: Sequence[WorkerStatus]) -> dict[int, bool]:
     """Per rank, whether its process is there and not stopped."""
     return {each.rank: each.state not in DEAF for each in statuses}
+
+
+def stack_texts(
+    ranks: Iterable[int], told: Mapping[int, str], lost: Collection[int], seconds: float
+) -> dict[int, str]:
+    """The stacks of each rank that was asked for, or why there are none.
+
+    Args:
+        ranks: Whose stacks were asked for.
+        told: What their nodes told.
+        lost: Ranks whose node is not there any more.
+        seconds: How long the nodes had to answer.
+    """
+    late = f"(its node did not answer in {seconds:g} s)"
+    why = {rank: "(its node is lost)" if rank in lost else late for rank in ranks}
+    return {rank: told.get(rank, text) for rank, text in why.items()}
 
 
 def deaf_ranks(statuses: Sequence[WorkerStatus]) -> tuple[int, ...]:

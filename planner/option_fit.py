@@ -6,7 +6,7 @@ from planner.findings import Findings
 from planner.group import GroupSpec
 from planner.options import JsonObject
 
-__all__ = ["check_options_fit"]
+__all__ = ["asked_of_bundle", "check_options_fit"]
 
 
 def check_options_fit(
@@ -22,7 +22,7 @@ def check_options_fit(
     Raises:
         PlanError: A worker could never be placed; the error says what would fit.
     """
-    asked = _asked(spec.options)
+    asked = asked_of_bundle(spec.options)
     if not asked:
         return
     findings = Findings(f"worker group {spec.name!r}")
@@ -53,7 +53,7 @@ def _shown(amount: float) -> str:
     return str(int(amount)) if amount == int(amount) else f"{amount:g}"
 
 
-def _asked(options: JsonObject) -> list[tuple[str, str, float]]:
+def asked_of_bundle(options: JsonObject) -> list[tuple[str, str, float]]:
     """What options ask of a bundle: the option's path, Ray's name of the resource, the amount."""
     given = options.value()
     asked: list[tuple[str, str, float]] = []

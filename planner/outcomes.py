@@ -1,12 +1,16 @@
 """What became of a call on every rank, and how a failure or a long wait is told: with names."""
 
+import math
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 
 from attrs import frozen
 
 from planner.failure_causes import Death, DeathCause
+from planner.tracebacks import WAS_CUT
 
 __all__ = [
+    "Aside",
     "FailureReport",
     "Held",
     "RankFailure",
@@ -32,7 +36,21 @@ MOST_CHARACTERS = 2_000
 MOST_NAMED = 5
 """How many ranks that have not answered are told in full."""
 
+NOTICE_SECONDS = 0.1
+"""How much earlier a death counts than its cluster says. The cluster says when it noticed: Ray up
+to 25 ms late, while peers raise as soon as their connections break."""
+
+MOST_RUNS = 12
+"""How many runs of ranks a list of them tells."""
+
 _LOST_WITH_OTHERS = {DeathCause.NODE_LOST, DeathCause.UNAVAILABLE, DeathCause.UNKNOWN}
+
+
+class Aside(StrEnum):
+    """How a rank that failed stood to a call in which it was not waited for."""
+
+    RETURNED = "after it had returned"
+    OUTSIDE = "not in this call"
 
 
 @frozen(kw_only=True)
@@ -45,6 +63,7 @@ class RankIdentity:
         node: Its node's address.
         gpus: Ids of its GPUs on the node.
         pid: Its process; None when not known.
+        bundle: Its placement group and bundle, told where its node is not known yet.
     """
 
     rank: int
@@ -52,12 +71,15 @@ class RankIdentity:
     node: str = ""
     gpus: tuple[str, ...] = ()
     pid: int | None = None
+    bundle: tuple[int, int] | None = None
 
     def __str__(self) -> str:
         place = ", ".join(f"{axis}={coordinate}" for axis, coordinate in self.coordinates)
         parts = [f"rank {self.rank}" + (f" ({place})" if place else "")]
         if self.node:
             parts.append(f"on node {self.node}")
+        elif self.bundle is not None:
+            parts.append("in bundle {1} of placement group {0}".format(*self.bundle))
         if self.gpus:
             parts.append(f"GPU {','.join(self.gpus)}")
         if self.pid is not None:
@@ -77,6 +99,7 @@ class RankFailure:
         death: Why its process is gone, if it is.
         tail: The last lines of its standard error.
         frames: Where it was raised, and from where that was called: ``train.py:41 in step``.
+        aside: How it stood to the call, when it was not waited for.
     """
 
     rank: int
@@ -86,6 +109,15 @@ class RankFailure:
     death: Death | None = None
     tail: tuple[str, ...] = ()
     frames: tuple[str, ...] = ()
+    aside: Aside | None = None
+
+    @property
+    def counts_from(self) -> float:
+        """When it counts as failed; infinity where nobody can say."""
+        if self.raised_at is None:
+            return math.inf
+        is_noticed = self.death is not None and self.death.is_final
+        return self.raised_at - NOTICE_SECONDS if is_noticed else self.raised_at
 
 
 @frozen(kw_only=True)
@@ -139,6 +171,12 @@ class FailureReport:
         gone = (ranks for failure, ranks in self.causes if failure.death and failure.death.is_final)
         return tuple(sorted(rank for ranks in gone for rank in ranks))
 
+    @property
+    def outside(self) -> tuple[int, ...]:
+        """The failed ranks that are not in the call, but share the fate of some that are."""
+        beside = (ranks for failure, ranks in self.causes if failure.aside is Aside.OUTSIDE)
+        return tuple(sorted(rank for ranks in beside for rank in ranks))
+
 
 def fold_failures(
     subject: str,
@@ -159,17 +197,11 @@ def fold_failures(
         held: Ranks that have not begun, and what holds them.
     """
     arrived = {failure.rank: place for place, failure in enumerate(failures)}
-    in_time = sorted(
-        failures,
-        key=lambda failure: (
-            failure.raised_at is None,
-            failure.raised_at or 0.0,
-            arrived[failure.rank],
-        ),
-    )
-    causes: dict[tuple[str, str], list[RankFailure]] = {}
+    in_time = sorted(failures, key=lambda each: (each.counts_from, arrived[each.rank]))
+    causes: dict[tuple[str, str, Aside | None], list[RankFailure]] = {}
     for failure in in_time:
-        causes.setdefault((failure.error_type, failure.message), []).append(failure)
+        kind = (failure.error_type, failure.message, failure.aside)
+        causes.setdefault(kind, []).append(failure)
     ended = {failure.rank for failure in failures}.union(finished)
     return FailureReport(
         subject=subject,
@@ -206,16 +238,15 @@ def ranks_of_lost_nodes(
 
 def failure_text(report: FailureReport, identities: Mapping[int, RankIdentity]) -> str:
     """The report as the message of an error: who, what, and how the others stood."""
-    count = len(report.failed) + len(report.finished) + len(report.running)
     first = report.first
-    lines = []
-    if first is None:
-        lines.append(f"{report.subject}: {len(report.running)} of {count} ranks did not answer")
-    else:
+    lines = [f"{report.subject}: {_count_text(report)}"]
+    if first is not None:
         who = identities.get(first.rank, RankIdentity(rank=first.rank))
-        lines.append(f"{report.subject}: {len(report.failed)} of {count} ranks failed; first {who}")
+        lines[0] += f"; first {who}"
     for failure, ranks in report.causes[:MOST_CAUSES]:
-        lines.append(f"  {ranks_text(ranks)}: {failure.error_type}: {_told(failure.message)}")
+        aside = "" if failure.aside is None else f", {failure.aside}"
+        told = f"{failure.error_type}: {_told(failure.message)}"
+        lines.append(f"  {ranks_text(ranks)}{aside}: {told}")
         if failure is first and failure.frames:
             lines.append(f"    raised at {', from '.join(failure.frames)}")
         if failure.tail:
@@ -236,6 +267,20 @@ def failure_text(report: FailureReport, identities: Mapping[int, RankIdentity]) 
         lines += [f"    {more}"] if more else []
     lines += [f"  not begun: {held_text(each)}" for each in report.held]
     return "\n".join(lines)
+
+
+def _count_text(report: FailureReport) -> str:
+    outside = frozenset(report.outside)
+    inside = [rank for rank in report.failed if rank not in outside]
+    count = len({*inside, *report.finished, *report.running})
+    if not report.failed:
+        return f"{len(report.running)} of {count} ranks did not answer"
+    if not outside:
+        return f"{len(inside)} of {count} ranks failed"
+    others = f"that {'is' if len(outside) == 1 else 'are'} not in it"
+    if not inside:
+        return f"{len(outside)} rank{'s'[: len(outside) > 1]} failed {others}"
+    return f"{len(inside)} of {count} ranks failed, and {len(outside)} {others}"
 
 
 def still_waiting_text(
@@ -315,9 +360,11 @@ def held_text(held: Held) -> str:
 
 def _told(message: str) -> str:
     """A message of a few lines, the others indented below the first."""
-    text = message[:MOST_CHARACTERS]
-    lines = text.splitlines()[:MOST_LINES]
-    left = len(message) - len("\n".join(lines))
+    ends = (each for each in WAS_CUT.finditer(message) if each.end() == len(message))
+    cut = next(ends, None)
+    whole, gone = (message[: cut.start()], int(cut[1].replace(",", ""))) if cut else (message, 0)
+    lines = whole[:MOST_CHARACTERS].splitlines()[:MOST_LINES]
+    left = gone + len(whole) - len("\n".join(lines))
     more = f"... ({left:,} more characters)" if left > 0 else ""
     return "\n    ".join(lines) + more
 
@@ -330,6 +377,7 @@ def ranks_text(ranks: Sequence[int]) -> str:
             runs[-1] = [runs[-1][0], rank]
         else:
             runs.append([rank, rank])
-    shown = ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs[:12])
-    more = f" and {len(runs) - 12} more" if len(runs) > 12 else ""
+    shown = ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs[:MOST_RUNS])
+    left = sum(b - a + 1 for a, b in runs[MOST_RUNS:])
+    more = f" and {left} more" if left else ""
     return f"{'rank' if len(ranks) == 1 else 'ranks'} {shown}{more}"

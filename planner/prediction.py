@@ -12,7 +12,7 @@ from attrs import evolve, field, frozen
 
 from planner.configured import with_overrides
 from planner.findings import Findings, PlanError, ResourceInsufficientError
-from planner.gpu_ledger import GpuLedger, bundle_shares
+from planner.gpu_ledger import GpuLedger, bundle_shares, held_amounts
 from planner.group import FULL_GPU, GroupArguments, GroupSpec, gpu_share_of, plan_group
 from planner.group_places import PlaceArguments
 from planner.host_facts import HostFacts
@@ -320,7 +320,8 @@ def _groups(
     colocated = intent.spec.max_colocated_worker_groups
     share = gpu_share_of(use_gpus=intent.spec.use_gpus, colocated=colocated)
     budget = FULL_GPU if intent.spec.use_gpus else 0
-    ledger = GpuLedger(colocated=colocated, budget=budget)
+    holds = intent.spec.resources.bundle(colocated, use_gpus=intent.spec.use_gpus)
+    ledger = GpuLedger(colocated=colocated, budget=budget, others=held_amounts(holds))
     bundles = {(each.placement_group, each.bundle): each for each in facts}
     counts: dict[int, int] = {}
     for each in facts:
@@ -340,7 +341,6 @@ def _groups(
                 ),
             )
         )
-        holds = intent.spec.resources.bundle(colocated, use_gpus=intent.spec.use_gpus)
         check_options_fit(spec, dict.fromkeys(bundles, holds))
         answers = intent.answers.get(index, ())
         if answers:

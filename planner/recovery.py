@@ -4,8 +4,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from attrs import field, frozen
 
+from planner.actor_names import next_name
 from planner.failure_policy import Domain, FailurePolicy, Survivors, domain_of, fate_of
 from planner.findings import Findings
+from planner.inventory import BundleFacts
 from planner.launch import LaunchPlan
 from planner.liveness import WorkerState, WorkerStatus, deaf_ranks
 from planner.outcomes import ranks_text
@@ -17,9 +19,12 @@ __all__ = [
     "RecoveryPlan",
     "RestartedRank",
     "Survivors",
-    "base_name",
+    "awaited_text",
+    "bundles_text",
     "domain_of",
     "failed_ranks",
+    "gone_groups",
+    "gone_text",
     "lost_nodes",
     "plan_recovery",
     "recovery_text",
@@ -38,6 +43,7 @@ class RecoveryFacts:
         free_slots: Placement group, bundle and node of bundles that hold no rank of the group,
             best first.
         absent: Ranks that were given up: they are neither ended nor started.
+        gone_groups: Placement groups of the group's ranks that the cluster has no more.
     """
 
     failed: tuple[int, ...] = ()
@@ -45,6 +51,7 @@ class RecoveryFacts:
     attempt: int = 0
     free_slots: tuple[tuple[int, int, str], ...] = ()
     absent: tuple[int, ...] = ()
+    gone_groups: tuple[int, ...] = ()
 
 
 @frozen(kw_only=True)
@@ -100,6 +107,9 @@ class RecoveryPlan:
         """Whether nothing is missing."""
         return not self.missing
 
+    def __str__(self) -> str:
+        return recovery_text(self)
+
 
 def failed_ranks(
     statuses: Sequence[WorkerStatus],
@@ -128,6 +138,41 @@ def lost_nodes(
 ) -> tuple[str, ...]:
     """The nodes of failed ranks that are not there any more, sorted."""
     return tuple(sorted({nodes[rank] for rank in failed}.difference(live)))
+
+
+def gone_groups(plan: LaunchPlan, landed: Iterable[BundleFacts]) -> tuple[int, ...]:
+    """The placement groups of a group's ranks of which no bundle is told any more, sorted.
+
+    Bundles whose node is lost are told still: they wait for another node.
+    """
+    there = {each.placement_group for each in landed}
+    return tuple(sorted({worker.placement_group for worker in plan.workers} - there))
+
+
+def gone_text(placement_group: int, ranks: Sequence[int]) -> str:
+    """What is missing for ranks whose placement group was removed."""
+    return (
+        f"{bundles_text(len(ranks))} for {ranks_text(ranks)}: placement group {placement_group} "
+        "was removed from the cluster: end the group, and start one on a cluster that is reserved "
+        "again"
+    )
+
+
+def awaited_text(plan: LaunchPlan, bundles: Collection[tuple[int, int]]) -> str:
+    """For which bundles of lost nodes a recovery waits, and whose they were."""
+    homeless = [
+        each for each in plan.workers if (each.placement_group, each.bundle) in frozenset(bundles)
+    ]
+    nodes = sorted({each.address for each in homeless})
+    return (
+        f"the cluster to give {bundles_text(len(bundles))} of lost node{'s'[: len(nodes) != 1]} "
+        f"{', '.join(nodes)} to others, for {ranks_text([each.rank for each in homeless])}"
+    )
+
+
+def bundles_text(count: int) -> str:
+    """So many bundles, for people."""
+    return f"{count} bundle{'s'[: count != 1]}"
 
 
 def plan_recovery(
@@ -159,8 +204,9 @@ def plan_recovery(
     start, missing = _places(plan, struck, facts, generation)
     if facts.attempt >= policy.budget and struck:
         spent = (
-            f"the budget of {policy.budget} recoveries is spent: raise "
-            "FailurePolicy.budget, or start a new group"
+            f"the budget of {policy.budget} recover{'y' if policy.budget == 1 else 'ies'} is "
+            "spent: give the group a larger one, as with group.failure_policy = attrs.evolve("
+            f"group.failure_policy, budget={facts.attempt + 1}), or start a new group"
         )
         missing = [spent, *missing]
     left_out = absent.union(struck)
@@ -185,22 +231,27 @@ def _places(
     lost = frozenset(facts.lost_nodes)
     free = [slot for slot in facts.free_slots if slot[2] not in lost]
     by_node: dict[str, list[int]] = {}
+    by_group: dict[int, list[int]] = {}
     start: list[RestartedRank] = []
-    missing: list[str] = []
     for rank in struck:
         worker = plan.workers[rank]
+        if worker.placement_group in facts.gone_groups:
+            by_group.setdefault(worker.placement_group, []).append(rank)
+            continue
         if worker.node_id in lost:
             by_node.setdefault(worker.node_id, []).append(rank)
             continue
         place = (worker.placement_group, worker.bundle, worker.node_id)
         start.append(restarted_rank(plan, rank, place, generation))
+    missing = [gone_text(group, ranks) for group, ranks in sorted(by_group.items())]
     for node_id, ranks in sorted(by_node.items()):
         slots = _together(free, len(ranks))
         if not slots:
             address = plan.workers[ranks[0]].address
             missing.append(
-                f"{len(ranks)} bundles for {ranks_text(ranks)}: node {address} is lost, and "
-                f"{len(free)} bundles of other nodes are free: add a node, or end another group"
+                f"{bundles_text(len(ranks))} for {ranks_text(ranks)}: node {address} is lost, and "
+                f"{bundles_text(len(free))} of other nodes {'is' if len(free) == 1 else 'are'} "
+                "free: add a node, or end another group"
             )
             continue
         for rank, slot in zip(ranks, slots, strict=True):
@@ -230,18 +281,12 @@ def restarted_rank(
     """A rank as it starts again: its place is a placement group, a bundle and a node."""
     return RestartedRank(
         rank=rank,
-        name=f"{base_name(plan.workers[rank].name)}.g{generation}",
+        name=next_name(plan.workers[rank].name, generation),
         placement_group=place[0],
         bundle=place[1],
         moved_from=moved_from,
         node_id=place[2],
     )
-
-
-def base_name(name: str) -> str:
-    """A worker's name without its generation."""
-    head, mark, tail = name.rpartition(".g")
-    return head if mark and tail.isdigit() else name
 
 
 def recovery_text(plan: RecoveryPlan) -> str:

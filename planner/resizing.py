@@ -10,7 +10,14 @@ from planner.inventory import BundleFacts
 from planner.launch import LaunchPlan
 from planner.mesh import NamedSharding
 from planner.outcomes import ranks_text
-from planner.recovery import RecoveryPlan, RestartedRank, restarted_rank
+from planner.recovery import (
+    RecoveryPlan,
+    RestartedRank,
+    bundles_text,
+    gone_groups,
+    gone_text,
+    restarted_rank,
+)
 from planner.whole_numbers import whole_number
 
 __all__ = [
@@ -100,8 +107,13 @@ def _places(
     landed = {(each.placement_group, each.bundle): each.node_id for each in facts.landed}
     start: list[RestartedRank] = []
     homeless: dict[str, list[int]] = {}
+    gone = dict[int, list[int]]()
+    removed = gone_groups(plan, facts.landed)
     for rank in come:
         worker = plan.workers[rank]
+        if worker.placement_group in removed:
+            gone.setdefault(worker.placement_group, []).append(rank)
+            continue
         node_id = landed.get((worker.placement_group, worker.bundle))
         if node_id is None or node_id not in facts.live:
             homeless.setdefault(worker.address, []).append(rank)
@@ -109,12 +121,14 @@ def _places(
         place = (worker.placement_group, worker.bundle, node_id)
         left = None if worker.node_id in facts.live else worker.node_id
         start.append(restarted_rank(plan, rank, place, generation, left))
-    return tuple(start), tuple(
-        f"{len(ranks)} bundle{'s'[: len(ranks) != 1]} for {ranks_text(ranks)}: node {address} is "
-        f"lost, and the cluster has not given {'it' if len(ranks) == 1 else 'them'} to another "
-        f"yet: add a node, or leave out {_tied_text(plan, ranks)}"
+    waiting = (
+        f"{bundles_text(len(ranks))} for {ranks_text(ranks)}: node {address} is lost, and the "
+        f"cluster has not given {'it' if len(ranks) == 1 else 'them'} to another yet: add a "
+        f"node, or leave out {_tied_text(plan, ranks)}"
         for address, ranks in sorted(homeless.items())
     )
+    lost = (gone_text(group, ranks) for group, ranks in sorted(gone.items()))
+    return tuple(start), (*lost, *waiting)
 
 
 def _tied_text(plan: LaunchPlan, ranks: Iterable[int]) -> str:

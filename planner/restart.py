@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from attrs import evolve
 
+from planner.actor_names import base_name
 from planner.findings import Findings, PlanError
 from planner.group import GroupSpec, HostRequest, plan_hosts
 from planner.host_facts import HostFacts
@@ -11,7 +12,7 @@ from planner.inventory import BundleFacts
 from planner.launch import LaunchPlan, Rendezvous, WorkerPlan, plan_launch
 from planner.meeting import meeting_candidates
 from planner.preflight import HostLook
-from planner.recovery import RestartedRank, base_name
+from planner.recovery import RestartedRank
 from planner.slots import regroup
 
 __all__ = [

@@ -7,6 +7,7 @@ from collections.abc import Set as AbstractSet
 
 from attrs import evolve, frozen
 
+from planner.actor_names import base_name, group_names, groups_watched
 from planner.findings import Findings
 from planner.whole_numbers import whole_number
 
@@ -227,9 +228,9 @@ def choose_prefix(
 ) -> str:
     """The prefix of the group's worker names.
 
-    An empty prefix becomes the class's own name, followed by ``-2``, ``-3`` ... when workers of
-    another group have it already. A prefix that was asked for is never changed: taken names are
-    a finding.
+    An empty prefix becomes the class's own name, followed by ``-2``, ``-3`` ... when another
+    group has it already, whatever its actors are called by now. A prefix that was asked for is
+    never changed: taken names are a finding.
     """
     if not isinstance(prefix, str):
         findings.add("name_prefix", f"{prefix!r} is not a string", "give a string")
@@ -240,7 +241,12 @@ def choose_prefix(
         tries = [base, *(f"{base}-{number}" for number in range(2, 10_000))]
         if not taken:
             return base
-        return next(t for t in tries if not any(slot.name(t) in taken for slot in slots))
+        names = taken | {base_name(name) for name in taken}
+        alone = any(slot.is_alone for slot in slots)
+        groups = frozenset[str]() if alone else group_names(taken)
+        return next(
+            t for t in tries if t not in groups and not any(slot.name(t) in names for slot in slots)
+        )
     if not _PREFIX.fullmatch(prefix) or len(prefix) > _LONGEST_PREFIX:
         findings.add(
             "name_prefix",
@@ -249,11 +255,23 @@ def choose_prefix(
             f"{_LONGEST_PREFIX} characters at most",
         )
         return prefix
-    clashes = sorted(taken & {slot.name(prefix) for slot in slots}) if taken else []
+    if taken:
+        _check_free(prefix, slots, taken, findings)
+    return prefix
+
+
+def _check_free(
+    prefix: str, slots: Sequence[Slot], taken: AbstractSet[str], findings: Findings
+) -> None:
+    mine = {slot.name(prefix) for slot in slots}
+    clashes = sorted(name for name in taken if name in mine or base_name(name) in mine)
+    remedy = f"end the other group, or use another prefix, such as {prefix + '-2'!r}"
     if clashes:
+        count = len({name if name in mine else base_name(name) for name in clashes})
         findings.add(
             "name_prefix",
-            f"{len(clashes)} of {len(slots)} names are taken by live actors, {clashes[0]!r} first",
-            f"end the other group, or use another prefix, such as {prefix + '-2'!r}",
+            f"{count} of {len(slots)} names are taken by live actors, {clashes[0]!r} first",
+            remedy,
         )
-    return prefix
+    elif prefix in groups_watched(taken) and not any(slot.is_alone for slot in slots):
+        findings.add("name_prefix", f"a live group is called {prefix!r} already", remedy)

@@ -4,17 +4,19 @@
 # report its loss in the place of what really happened. Every rank is asked to clean up at the
 # same time, because a clean-up is often a collective itself.
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
+from typing import TypeVar
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
-from planner.findings import Findings
+from planner.findings import Finding, Findings
 from planner.launch import LaunchPlan
 from planner.liveness import DEAF, WorkerState
 from planner.outcomes import ranks_text
 
 __all__ = [
+    "INTERRUPTED",
     "Bundle",
     "BundlesBefore",
     "BundlesFound",
@@ -22,8 +24,12 @@ __all__ = [
     "TeardownReport",
     "bundles_text",
     "judge_bundles",
+    "names_to_free",
     "plan_teardown",
+    "report_of_lost_session",
     "teardown_text",
+    "why_over",
+    "with_clean_up",
 ]
 
 GRACE_SECONDS = 30.0
@@ -34,6 +40,12 @@ GONE_SECONDS = 10.0
 
 CHILDREN_SECONDS = 2.0
 """How long what others started in the bundles may take to go, once the workers are gone."""
+
+SESSION_OVER = "the Ray session in which its workers ran is over"
+
+INTERRUPTED = "the end was interrupted before it had finished"
+
+_T = TypeVar("_T", int, tuple[int, str])
 
 Bundle = tuple[int, int]
 """A placement group, and a bundle of it."""
@@ -72,6 +84,7 @@ def plan_teardown(
     cleanup: str | None = None,
     grace: float | None = GRACE_SECONDS,
     ranks: Sequence[int] | None = None,
+    before: "TeardownReport | None" = None,
 ) -> TeardownPlan:
     """The order in which ranks are asked and ended.
 
@@ -82,6 +95,8 @@ def plan_teardown(
         cleanup: The method to call first.
         grace: Seconds for it; None waits without end.
         ranks: Only these; None for all.
+        before: What came of an end that was interrupted: this one does the rest. No rank is
+            asked twice, and none that was ended.
 
     Raises:
         PlanError: A rank is not in the group, or the grace is negative.
@@ -96,11 +111,17 @@ def plan_teardown(
     if grace is not None and grace < 0:
         findings.add("grace", f"{grace!r} is not a time", "give seconds, 0 or more, or None")
     findings.check()
-    known = states or {}
+    known = {
+        **(states or {}),
+        **dict.fromkeys(() if before is None else before.ended, WorkerState.DEAD),
+    }
+    asked_before = frozenset[int]() if before is None else before.asked
     not_asked = tuple(
-        (rank, known[rank].value) for rank in chosen if known.get(rank) in DEAF and cleanup
+        (rank, known[rank].value)
+        for rank in chosen
+        if known.get(rank) in DEAF and cleanup and rank not in asked_before
     )
-    silent = {rank for rank, _ in not_asked}
+    silent = asked_before.union(rank for rank, _ in not_asked)
     rest = tuple(rank for rank in chosen if rank)
     return TeardownPlan(
         group=plan.group,
@@ -114,6 +135,18 @@ def plan_teardown(
             (plan.workers[rank].placement_group, plan.workers[rank].bundle) for rank in chosen
         ),
     )
+
+
+def names_to_free(plan: TeardownPlan, dead: Collection[int]) -> tuple[str, ...]:
+    """The names that the end of a group frees.
+
+    Args:
+        plan: The teardown.
+        dead: Ranks that were dead before: whoever has their names now is somebody else.
+    """
+    ranks = sorted(rank for wave in plan.waves for rank in wave)
+    named = zip(ranks, plan.names, strict=True) if plan.names else ()
+    return tuple(name for rank, name in named if rank not in dead)
 
 
 @frozen(kw_only=True)
@@ -199,11 +232,14 @@ class TeardownReport:
         ended: The ranks that were ended.
         names_held: Names that are not free again.
         processes_left: Ranks whose process is still there.
-        processes_unseen: Ranks on other machines, whose end only Ray vouches for.
+        processes_unseen: Ranks on other machines, whose end only Ray vouches for; all ranks,
+            when their session is over.
         bundles_held: Placement group and bundle of what is not free again: something is in it
             that no other group's claim explains, such as an actor that a worker started.
         bundles_unseen: Those that can't be looked at: their node is lost, or their placement
-            group is removed.
+            group or their session is gone.
+        session_is_over: Whether this process had left the session in which the ranks ran. Ray
+            ends them with it; nobody was asked or ended here, and nobody could look.
         seconds: How long it took.
     """
 
@@ -218,12 +254,14 @@ class TeardownReport:
     processes_unseen: tuple[int, ...] = ()
     bundles_held: tuple[Bundle, ...] = ()
     bundles_unseen: tuple[Bundle, ...] = ()
+    session_is_over: bool = False
     seconds: float = field(default=0.0, eq=False)
 
     @property
     def is_clean(self) -> bool:
         """Whether nothing is left: names free, processes gone, bundles free."""
-        return not (self.names_held or self.processes_left or self.bundles_held)
+        left = (self.names_held, self.processes_left, self.bundles_held, self.session_is_over)
+        return not any(left)
 
     @property
     def went_well(self) -> bool:
@@ -231,9 +269,93 @@ class TeardownReport:
         troubles = (self.failed, self.late, self.not_asked, self.names_held, self.processes_left)
         return not any(troubles)
 
+    @property
+    def asked(self) -> frozenset[int]:
+        """The ranks of which it is known whether they cleaned up."""
+        told = (rank for rank, _ in (*self.failed, *self.not_asked))
+        return frozenset((*self.cleaned, *self.late, *told))
+
+    def __str__(self) -> str:
+        return teardown_text(self)
+
+
+def with_clean_up(
+    report: TeardownReport,
+    plan: TeardownPlan,
+    *,
+    failed: Sequence[tuple[int, str]] = (),
+    unanswered: Collection[int] = (),
+    is_interrupted: bool = False,
+) -> TeardownReport:
+    """A report with what came of the clean-up.
+
+    Args:
+        report: What is known beside it.
+        plan: Who was asked, and who was not.
+        failed: The asked ranks whose clean-up failed, each with the reason.
+        unanswered: The asked ranks that have not answered.
+        is_interrupted: Whether they still had time.
+    """
+    late = tuple(rank for rank in plan.asked if rank in unanswered)
+    stopped = tuple((rank, INTERRUPTED) for rank in late) if is_interrupted else ()
+    troubled = {*late, *(rank for rank, _ in failed)}
+    return evolve(
+        report,
+        cleaned=_merged(report.cleaned, [rank for rank in plan.asked if rank not in troubled]),
+        failed=_merged(report.failed, [*failed, *stopped]),
+        late=report.late if is_interrupted else _merged(report.late, late),
+        not_asked=_merged(report.not_asked, plan.not_asked),
+    )
+
+
+def _merged(old: Sequence[_T], new: Sequence[_T]) -> tuple[_T, ...]:
+    both = set[_T](old).union(new)
+    return tuple(sorted(both))
+
+
+def report_of_lost_session(plan: TeardownPlan, before: TeardownReport) -> TeardownReport:
+    """What is reported of a group whose session this process has left: nothing is done.
+
+    Args:
+        plan: What would have been done.
+        before: What was done by an end that was interrupted.
+    """
+    ranks = sorted(rank for wave in plan.waves for rank in wave)
+    unheard = [(rank, WorkerState.OUT_OF_REACH.value) for rank in plan.asked]
+    return evolve(
+        before,
+        not_asked=_merged(before.not_asked, [*plan.not_asked, *unheard]),
+        processes_unseen=tuple(ranks),
+        bundles_unseen=tuple(sorted(set(plan.bundles))),
+        session_is_over=True,
+    )
+
+
+def why_over(*, has_ended: bool, began_in: str, is_in: str) -> Finding | None:
+    """Why a group does nothing any more; None while it lives.
+
+    Args:
+        has_ended: Whether it was ended.
+        began_in: The session in which it was started.
+        is_in: The session that this process is in now; empty for none.
+    """
+    if has_ended:
+        return Finding("group", "it has ended", "start a new group: an ended one takes no calls")
+    if began_in == is_in:
+        return None
+    remedy = "start a new cluster and a new group in this one"
+    if not is_in:
+        remedy = "call ray.init() or init_ray(), then start a new cluster and a new group"
+    return Finding("group", SESSION_OVER, remedy)
+
 
 def teardown_text(report: TeardownReport) -> str:
     """The report for people."""
+    if report.session_is_over:
+        return (
+            f"worker group {report.group!r}: {SESSION_OVER}: nothing was asked or ended here, and "
+            f"nobody can tell what is left of {ranks_text(report.processes_unseen)}"
+        )
     lines = [f"worker group {report.group!r}: {len(report.ended)} ranks ended"]
     if report.cleaned:
         lines.append(f"  cleaned up: {ranks_text(report.cleaned)}")

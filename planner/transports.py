@@ -20,7 +20,9 @@ __all__ = [
     "TRANSPORTS",
     "WorkerAbility",
     "check_keeps",
+    "check_lost",
     "check_transport",
+    "held_apart_text",
     "plan_link",
     "started_for",
     "why_not_direct",
@@ -180,7 +182,11 @@ def plan_link(name: str, groups: Sequence[GroupAbility], lacking: str = "") -> L
         findings.add(group, "it is given twice", "give each group once")
     for each in groups:
         if not each.started_for:
-            findings.add(each.group, "it was not started for it", _START.format(TRANSPORTS[0]))
+            findings.add(
+                each.group,
+                "it was not started for a direct transport",
+                _START.format(TRANSPORTS[0]),
+            )
         if each.link:
             findings.add(
                 each.group,
@@ -246,6 +252,30 @@ def check_keeps(
     missing = _missing(transport, link)
     if missing:
         findings.add("transport", *missing)
+
+
+def check_lost(path: str, lost: Sequence[int], sizes: Sequence[int], findings: Findings) -> None:
+    """Record that results which were held are gone with their makers.
+
+    Args:
+        path: The argument.
+        lost: The slices whose makers are gone.
+        sizes: How many rows each slice has.
+        findings: Where problems are recorded.
+    """
+    missed = [str(each) for each in lost if sizes[each]]
+    if missed:
+        findings.add(
+            path,
+            "those who hold it were ended; its results are lost "
+            f"(slice{'s' * (len(missed) > 1)} {', '.join(missed)} of {len(sizes)})",
+            "call the method again that makes them",
+        )
+
+
+def held_apart_text(transport: str) -> tuple[str, str]:
+    """Why a reference to a result that is held for a transport is no argument, and what is one."""
+    return f"results that are held for {transport}", "give the held batch itself"
 
 
 def why_not_direct(transport: str, held_link: str, link: LinkFacts) -> str:

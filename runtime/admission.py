@@ -1,13 +1,15 @@
 """What every call of a group passes on its way: refused where it can't be made, else counted."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 from runtime.backend import Actor, Backend
+from runtime.ending import Session
 from runtime.health import Health
 from runtime.in_flight import InFlight
+from runtime.roster import Roster
 
 __all__ = ["Admission"]
 
@@ -27,6 +29,7 @@ class Admission:
         health: Which ranks nobody can vouch for.
         in_flight: How many calls are under way.
         lock: Held while a call is sent, so that all ranks see calls in one order.
+        session: The session in which its workers run.
     """
 
     def __init__(
@@ -35,9 +38,11 @@ class Admission:
         health: Health,
         in_flight: InFlight,
         lock: AbstractContextManager[object],
+        session: Session,
     ) -> None:
         self._backend = backend
         self._health, self._in_flight, self._lock = health, in_flight, lock
+        self._session = session
         self._actors: dict[int, Actor] = {}
         self._is_over = False
         self._looked, self._called = -math.inf, set[int]()
@@ -73,15 +78,30 @@ class Admission:
             self._looked, self._called = now, set(ranks)
             self._health.look(self._actors)
 
+    def fallen(self, waiting: Collection[int], called: Roster) -> dict[int, BaseException]:
+        """The deaths of ranks for which those that are waited for may wait for ever.
+
+        Args:
+            waiting: Who is waited for.
+            called: The ranks as they were when they were called.
+        """
+        if self._is_over:
+            return {}
+        watched = self._health.watched(waiting, called)
+        deaths = {rank: self._backend.death(self._actors[rank]) for rank in watched}
+        return {rank: error for rank, error in deaths.items() if error is not None}
+
     def gate(self, rank: int) -> Callable[[str, Send], Any]:
         """What calls pass that are made through the handle of a rank as it is now.
 
         Once the rank has been started again, or the group has ended, such calls go to the process
-        that the handle is for, and Ray tells that it is gone.
+        that the handle is for, and Ray tells that it is gone. When the session is over, nothing
+        is sent: Ray would connect by itself, to whatever there is.
         """
         actor = self._actors[rank]
 
         def passed(method: str, send: Send) -> Any:
+            self._session.refuse_if_over()
             with self._lock:
                 if self._is_over or self._actors[rank] is not actor:
                     return send()

@@ -21,6 +21,7 @@ __all__ = [
     "check_end_arguments",
     "check_group_arguments",
     "check_start_timeout",
+    "check_wait",
     "common_arguments",
     "start_request",
 ]
@@ -148,10 +149,15 @@ def check_start_timeout(start_timeout: object, findings: Findings) -> None:
 
 def check_end_arguments(timeout: object, force: object, findings: Findings) -> None:
     """Record what is wrong about how a group shall be ended."""
-    if timeout is not None and (timeout != 0 or isinstance(timeout, bool)):
-        _check_seconds("timeout", timeout, findings)
+    check_wait(timeout, findings)
     if not isinstance(force, bool):
         findings.add("force", f"{force!r} is not a truth value", "give True or False")
+
+
+def check_wait(timeout: object, findings: Findings) -> None:
+    """Record it when it is no time to wait."""
+    if timeout is not None and seconds_of(timeout) is None:
+        findings.add("timeout", f"{timeout!r} is not a time", "give seconds, 0 or more, or None")
 
 
 def _check_seconds(path: str, seconds: object, findings: Findings) -> None:

@@ -75,6 +75,13 @@ class Backend(Protocol):
         """Whether there is a cluster to talk to."""
 
     @property
+    def session(self) -> str:
+        """Which cluster that is, and as whom this process is there; empty for none.
+
+        What was started in one session is nobody's in the next, also on the same cluster.
+        """
+
+    @property
     def direct(self) -> "Direct":
         """What moves results from worker to worker past the object store."""
 
@@ -86,6 +93,12 @@ class Backend(Protocol):
 
     async def rest(self, seconds: float) -> None:
         """Let time pass; the other tasks of the event loop go on."""
+
+    def waits_until(self, ends: float) -> None:
+        """Note that somebody waits, in pieces, until that time at most; infinity for no deadline.
+
+        Where nothing is under way any more, only a wait without a deadline never ends.
+        """
 
     def start_host(self, request: HostRequest, group: Any) -> Actor:
         """Submit one host actor; returns at once."""
@@ -166,7 +179,10 @@ class Backend(Protocol):
         """The names of live actors."""
 
     def landed(self, groups: Sequence[Any]) -> tuple[BundleFacts, ...]:
-        """On which node each bundle of some placement groups landed."""
+        """On which node each bundle of some placement groups landed.
+
+        Those of a placement group that was removed are not in it.
+        """
 
     def held(self, groups: Sequence[Any]) -> Mapping[tuple[int, int], int]:
         """How many workers, actors and tasks of anyone each bundle of some placement groups holds.
@@ -225,10 +241,10 @@ class Cluster(Protocol):
         """The placement groups, reserved now when they are not yet."""
 
     def claim(self, group: str, shares: Sequence[BundleShare]) -> str:
-        """Note what a group takes of the GPUs; gives the name to release it by."""
+        """Note what a group takes of the bundles; gives the key to release it by."""
 
     def release(self, group: str) -> None:
-        """Note that a group has ended."""
+        """Note that a group has ended; does nothing where that is known."""
 
     def workers_beside(self, group: str) -> Mapping[tuple[int, int], int]:
         """How many workers of other groups each bundle holds, by placement group and bundle."""

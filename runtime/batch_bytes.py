@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from runtime.batches import (
+    ONE_EACH,
     BatchError,
     Rows,
     fields_of,
@@ -16,9 +17,11 @@ from runtime.batches import (
     is_tensordict,
     leaf_rows,
     row_count,
+    rows_text,
     take,
     with_fields,
 )
+from runtime.tensor_storages import carry_storages
 
 __all__ = ["compact", "cut", "cut_out", "pack", "row_bytes"]
 
@@ -66,7 +69,7 @@ def cut_out(batch: object, pieces: Sequence[Rows], held: tuple[int, int]) -> tup
     """
     rows = row_count(batch)
     if rows not in held:
-        raise BatchError("", f"the result has {rows} rows, not {held[1]}", "return one row per row")
+        raise BatchError("", f"the result has {rows_text(rows)}, not {held[1]}", ONE_EACH)
     return tuple(take(batch, piece) for piece in pieces)
 
 
@@ -105,6 +108,7 @@ def pack(value: Any) -> Any:
     torch = sys.modules.get("torch")
     if torch is None:
         return value
+    carry_storages()
     if type(value) is torch.Tensor:
         plain = value.layout is torch.strided and value.device.type == "cpu"
         plain = plain and not value.is_nested and not value.requires_grad

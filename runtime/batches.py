@@ -15,6 +15,7 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any, Protocol, Self, runtime_checkable
 
 __all__ = [
+    "ONE_EACH",
     "Batch",
     "BatchError",
     "Rows",
@@ -29,9 +30,12 @@ __all__ = [
     "join",
     "leaf_rows",
     "row_count",
+    "rows_text",
     "take",
     "with_fields",
 ]
+
+ONE_EACH = "return one row for each row of the batch that was given"
 
 Rows = slice | list[int]
 """Rows of a batch: a slice gives views of arrays and tensors, a list gives copies."""
@@ -102,6 +106,11 @@ def row_count(batch: object, path: str = "") -> int | None:
                 "give all fields equally many rows, or wrap one that is not split in Whole(...)",
             )
     return None if first is None else first[1]
+
+
+def rows_text(rows: int | None) -> str:
+    """How many rows something has, for messages."""
+    return "no rows" if rows is None else "1 row" if rows == 1 else f"{rows} rows"
 
 
 def take(
@@ -187,7 +196,7 @@ def assemble(
     joined = join(parts)
     rows, wanted = row_count(joined), real if order is None else max(order, default=-1) + 1
     if rows != wanted:
-        raise BatchError("", f"the parts have {rows} rows, not {wanted}", "return one row per row")
+        raise BatchError("", f"the parts have {rows_text(rows)}, not {wanted}", ONE_EACH)
     if order is None:
         return joined
     for name in pads or {} if order[real:] else {}:

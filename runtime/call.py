@@ -33,9 +33,9 @@ from runtime.call_arguments import RowFacts, facts_of
 from runtime.call_future import CallFuture
 from runtime.call_results import Fold
 from runtime.call_sending import CallOptions, CallState, Prepared, Target, check, send
+from runtime.links import LinkState, link_facts
 from runtime.remote_batches import RemoteBatch, Tools
 from runtime.streams import CallStream
-from runtime.transports import LinkState, link_facts
 
 __all__ = ["CallView", "Calls", "new_call_state"]
 

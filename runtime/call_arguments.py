@@ -12,13 +12,15 @@ from planner.indices import Indices
 from planner.roles import MicroBatches, PerRank, Role, Shard
 from planner.slice_policies import Constant
 from planner.slicing import SlicePlan, slice_rows
+from planner.transports import held_apart_text
 from runtime.backend import Backend
 from runtime.batch_bytes import compact, row_bytes
 from runtime.batch_fields import field_facts
 from runtime.batches import BatchError, Rows, column, is_tensor, row_count, take
+from runtime.links import link_of, lost_of
 from runtime.payloads import payload_size
 from runtime.remote_batches import RemoteBatch
-from runtime.transports import link_of
+from runtime.tensor_storages import carry_storages
 
 __all__ = ["RowFacts", "facts_of", "numbers_of_pads", "payload_values", "rows_of", "ship_payloads"]
 
@@ -55,9 +57,14 @@ def facts_of(
             is_cut=value.is_cut,
             held_for=held_for,
             held_link=link_of(value.homes) if held_for else "",
+            lost=lost_of(backend, value.homes) if held_for else (),
             weights=_numbers(f"weights[{name!r}]", given.weights.get(name), findings),
             groups=_labels(f"groups[{name!r}]", given.groups.get(name), findings),
         )
+    apart = _held_apart(backend, value, role)
+    if apart:
+        findings.add(name, *held_apart_text(apart))
+        return ArgumentFacts(name=name, kind=kind, given=Given.REFERENCE)
     if backend.is_reference(value):
         return ArgumentFacts(name=name, kind=kind, given=Given.REFERENCE)
     if isinstance(role, PerRank):
@@ -70,6 +77,15 @@ def facts_of(
     if size is not None and size < _EXACT_FROM:
         size = _rounded(size)
     return ArgumentFacts(name=name, kind=kind, size=size)
+
+
+def _held_apart(backend: Backend, value: Any, role: Role | None) -> str:
+    """The transport that a result was held for, which is given without its batch; else empty."""
+    given = (value,)
+    if isinstance(value, list | tuple):
+        # Looking at every row of a batch would cost more than sending it.
+        given = tuple(value) if isinstance(role, PerRank) else tuple(value[:1])
+    return next((found for each in given if (found := backend.direct.transport_of(each))), "")
 
 
 def value_sizes(backend: Backend, values: Sequence[Any]) -> Indices | None:
@@ -224,6 +240,7 @@ def ship_payloads(
     backend: Backend, argument: ArgumentPlan, values: Sequence[Any], findings: Findings
 ) -> list[Any]:
     """The payloads as they travel; one that can't be serialised becomes a finding."""
+    carry_storages()
     cut = isinstance(argument.role, Shard)
     return [
         _shipped(backend, argument.name, payload, compact(value) if cut else value, findings)

@@ -15,7 +15,8 @@ from runtime.call_results import Fold, combine
 from runtime.errors import WorkerGroupError
 from runtime.gather import Behind, Gathered, check_timeout, gather, grace_of, late_error_of
 from runtime.progress import Progress
-from runtime.remote_batches import RemoteBatch
+from runtime.remote_batches import Makers, RemoteBatch
+from runtime.roster import fallen_of
 from runtime.taking import Answer, Running, answers
 from runtime.watching import Watch
 
@@ -192,6 +193,12 @@ class CallFuture(Generic[R]):
             is_cut=False,
             homes=self._sent.actors,
             backend=self._sent.backend,
+            makers=Makers(
+                subject=self._sent.subject,
+                ranks=self.plan.returns,
+                identities=self._sent.identities,
+                behind=self._sent.behind,
+            ),
         )
 
     def outcomes(self) -> dict[int, Outcome]:
@@ -255,7 +262,10 @@ class CallFuture(Generic[R]):
         """Wait in an event loop until all values are here."""
         sent, watch = self._sent, self._watch()
         gathered = await watch.until_over_async(
-            self._limit(None), sent.progress.tell, grace_of(sent.identities)
+            self._limit(None),
+            sent.progress.tell,
+            lambda waiting: bool(fallen_of(sent.identities, waiting)),
+            grace_of(sent.identities),
         )
         self._kept.update(watch.values)
         if not gathered.is_complete:
@@ -292,6 +302,7 @@ class CallFuture(Generic[R]):
         )
 
     def _wait(self, timeout: float | None) -> Mapping[int, Any]:
+        limit = self._limit(timeout)
         if self._values is None:
             sent, kept = self._sent, self._kept
             missing = sent.references
@@ -300,7 +311,7 @@ class CallFuture(Generic[R]):
             gathered = gather(
                 sent.backend,
                 missing,
-                self._limit(timeout),
+                limit,
                 grace=grace_of(sent.identities),
                 progress=sent.progress,
             )

@@ -25,10 +25,10 @@ from runtime.calls import Sender
 from runtime.gather import Behind
 from runtime.half_sent import HalfSentError, half_sent, send_each
 from runtime.in_flight import InFlight
+from runtime.links import LinkState
 from runtime.payloads import is_plain, try_to_send
 from runtime.remote_batches import Joined, RemoteBatch, Tools, send_parts
 from runtime.streams import STREAM_BUFFER, CallStream, Running
-from runtime.transports import LinkState
 
 __all__ = ["CallOptions", "CallState", "HalfSentError", "Prepared", "Target", "check", "send"]
 

@@ -9,33 +9,38 @@ from typing import Any
 from attrs import evolve
 
 from planner.findings import Findings
-from planner.launch import LaunchPlan
-from planner.liveness import WorkerStatus, chosen_ranks, known_states, responding
+from planner.liveness import WorkerStatus, known_states
 from planner.mesh import NamedSharding
 from planner.recovery import (
     FailurePolicy,
-    RecoveryFacts,
     RecoveryPlan,
     failed_ranks,
-    lost_nodes,
     plan_recovery,
 )
 from planner.resizing import ResizeFacts, absent_after, plan_resize, serving_groups, serving_mesh
-from planner.teardown import TeardownReport, plan_teardown
+from planner.signatures import check_call
+from planner.teardown import (
+    TeardownPlan,
+    TeardownReport,
+    plan_teardown,
+    report_of_lost_session,
+)
 from runtime.admission import Admission
-from runtime.arguments import check_end_arguments, check_start_timeout
-from runtime.backend import Actor, Backend
+from runtime.arguments import check_end_arguments, check_start_timeout, check_wait
+from runtime.backend import Actor
 from runtime.call_sending import CallState
 from runtime.calls import Sender
 from runtime.claim import Claim
+from runtime.ending import Ending, Session
 from runtime.handle import WorkerHandle
 from runtime.health import Health
 from runtime.in_flight import InFlight
 from runtime.lane import Lane
 from runtime.launching import Launched
-from runtime.recovering import RecoveryError, free_slots, start_again
+from runtime.looking import Looking
+from runtime.recovering import RecoveryError, back_off, recovery_facts, start_again
 from runtime.roster import Roster
-from runtime.teardown import carry_out_teardown, end
+from runtime.teardown import Course, carry_out_teardown, end, kill_each
 
 __all__ = ["Care"]
 
@@ -51,14 +56,12 @@ LAST_LOOK_SECONDS = 5.0
 """How long looking at the ranks may take before they are ended."""
 
 
-class Care:
+class Care(Looking):
     """The part of ``RayWorkerGroup`` that deals with failures."""
 
-    _launched: Launched
     _claim: Claim
     _handles: list[WorkerHandle]
     _ended: bool
-    _lane: Lane
     _health: Health
     _in_flight: InFlight
     _sender: Sender
@@ -68,16 +71,6 @@ class Care:
     _recoveries: int
 
     @property
-    def backend(self) -> Backend:
-        """What carries its plans out."""
-        raise NotImplementedError
-
-    @property
-    def plan(self) -> LaunchPlan:
-        """What was carried out."""
-        return self._launched.plan
-
-    @property
     def identities(self) -> Roster:
         """Who each rank is: coordinates, node, GPU and pid."""
         return self._launched.identities
@@ -85,68 +78,52 @@ class Care:
     def _adopt(self, launched: Launched) -> None:
         raise NotImplementedError
 
-    def _refuse_if_ended(self) -> None:
-        raise NotImplementedError
-
     def _take_care(self, policy: FailurePolicy, calls: int) -> None:
         self._in_flight = InFlight(self.backend, self.plan.group, calls, self.plan.world_size)
         self._generation = self._recoveries = 0
         self._serving: dict[tuple[str, frozenset[int]], NamedSharding] = {}
         self._mending = threading.RLock()
+        self._session = Session(self.backend, self.plan.group, self.backend.session)
+        self._ending = Ending(self.plan.group)
         self._lane = Lane(self.backend, self.plan.group, self.identities)
         self._health = Health(self.plan, policy, self.backend, self._lane)
-        self._admission = Admission(self.backend, self._health, self._in_flight, self._calling)
+        self._admission = Admission(
+            self.backend, self._health, self._in_flight, self._calling, self._session
+        )
         self._lane.warm()
         self.identities.listeners.append(self._health.note)
         self.identities.readers.append(self._lane.remains)
+        self.identities.lookers.append(self._admission.fallen)
 
     @property
     def failure_policy(self) -> FailurePolicy:
-        """What it does when some of its ranks fail."""
+        """What it does when some of its ranks fail; another one counts from when it is set.
+
+        It is set with ``group.failure_policy = attrs.evolve(group.failure_policy, budget=9)``,
+        which waits for a recovery that is under way.
+
+        Raises:
+            PlanError: What is set is no ``FailurePolicy``.
+        """
         return self._health.policy
+
+    @failure_policy.setter
+    def failure_policy(self, policy: FailurePolicy) -> None:
+        given: object = policy
+        if not isinstance(given, FailurePolicy):
+            Findings(f"worker group {self.plan.group!r}").fail(
+                "failure_policy", f"a value of type {type(given).__name__}", "give a FailurePolicy"
+            )
+        with self._mending:
+            self._health.policy = policy
+            identities = evolve(self.identities, grace=policy.grace)
+            self._launched = evolve(self._launched, identities=identities)
+            self._lane.roster = identities
 
     @property
     def broken(self) -> tuple[int, ...]:
         """The ranks that are known to be dead, or still in a call that failed elsewhere."""
         return self._health.broken()
-
-    def status(self, timeout: float | None = None) -> tuple[WorkerStatus, ...]:
-        """How every rank is now: node, GPU, pid, state, current method and for how long.
-
-        It is answered while workers are busy, asleep in a collective or stopped. The first time
-        a small process is started on each node, which takes about a second.
-
-        Args:
-            timeout: Seconds; ranks whose node has not answered by then are out of reach. None
-                waits 30 s.
-
-        Raises:
-            PlanError: The group has ended.
-        """
-        self._check_wait(timeout)
-        return self._lane.status(timeout)
-
-    def ping(self, timeout: float | None = None) -> dict[int, bool]:
-        """Per rank, whether its process is there and not stopped."""
-        return responding(self.status(timeout))
-
-    def stacks(
-        self, ranks: Sequence[int] | None = None, timeout: float | None = None
-    ) -> dict[int, str]:
-        """The stacks of all threads of some ranks (None for all), also while they are busy."""
-        self._check_wait(timeout)
-        return self._lane.stacks(self._chosen(ranks), timeout)
-
-    def abort(self, ranks: Sequence[int] | None = None, timeout: float | None = None) -> list[int]:
-        """Kill some ranks' processes (None for all), whatever they are doing.
-
-        Calls that they were in fail; the group refuses further ones until it is recovered.
-
-        Returns:
-            The ranks whose node did it.
-        """
-        self._check_wait(timeout)
-        return self._lane.kill(self._chosen(ranks), timeout)
 
     def end(
         self, cleanup_method: str | None = None, timeout: float | None = 30.0
@@ -161,24 +138,50 @@ class Care:
             PlanError: The class has no such method, or ``timeout`` is not a time; nothing was
                 ended.
         """
-        findings = Findings(f"worker group {self.plan.group!r}")
-        check_end_arguments(timeout, False, findings)
-        findings.check()
+        if (report := self._ending.report) is not None:
+            return report
+        self._check_end(cleanup_method, timeout, force=False)
         return self._end(cleanup_method, timeout)
 
     def _end(self, cleanup_method: str | None, timeout: float | None) -> TeardownReport:
         raise NotImplementedError
 
-    def _carry_out_end(self, cleanup: str | None, grace: float | None) -> TeardownReport:
+    def _check_end(self, cleanup: object, timeout: object, *, force: object) -> None:
+        findings = Findings(f"worker group {self.plan.group!r}")
+        check_end_arguments(timeout, force, findings)
+        if cleanup is not None and force is not True:
+            sender = self._sender
+            check_call(sender.methods, sender.worker_class, cleanup, 0, (), findings)
+        findings.check()
+
+    def _carry_out_end(self, course: Course, cleanup: str | None, grace: float | None) -> None:
+        launched, before = self._launched, course.report
+
+        def planned(seen: Sequence[WorkerStatus] | None) -> TeardownPlan:
+            states = known_states(seen, self._health.dead())
+            return plan_teardown(launched.plan, states, cleanup=cleanup, grace=grace, before=before)
+
+        plan = planned(None)
+        if self._session.is_over:
+            course.report, course.is_over = report_of_lost_session(plan, before), True
+            return
         looks = cleanup is not None and self._lane.is_warm
-        seen = self._lane.status(LAST_LOOK_SECONDS) if looks else None
-        states = known_states(seen, self._health.dead())
-        plan = plan_teardown(self.plan, states, cleanup=cleanup, grace=grace)
-        companions = self._lane.end()
-        plan = evolve(plan, names=(*plan.names, *companions))
-        actors = dict(enumerate(self._launched.actors))
-        groups, beside = self._launched.again.groups, self._claim.workers_beside
-        return carry_out_teardown(plan, self.backend, actors, self.identities, groups, beside)
+        carry_out_teardown(
+            plan,
+            self.backend,
+            dict(enumerate(launched.actors)),
+            launched.identities,
+            launched.again.groups,
+            self._claim.workers_beside,
+            course=course,
+            look=(lambda: planned(self._lane.status(LAST_LOOK_SECONDS))) if looks else None,
+            companions=self._lane.close,
+        )
+
+    def _cut_end_short(self) -> None:
+        if not self._session.is_over:
+            first, *others = self._launched.actors
+            kill_each(self.backend, self.plan.group, [*others, first])
 
     def plan_recovery(self, timeout: float | None = None) -> RecoveryPlan:
         """What ``recover`` would do now; changes nothing.
@@ -203,6 +206,11 @@ class Care:
         What is struck, the group's ``FailurePolicy.domain`` says. The other ranks go on: they
         are not called, stopped or told. Futures of ended ranks fail; nothing is sent again.
 
+        Until it returns, calls to the ranks that it is about are refused, but for those that
+        ``restore`` makes: in the thread that it runs in, its tasks and ``asyncio.to_thread``.
+        A recovery counts from when it ends the first rank, also when it fails after that; one
+        that is refused, or interrupted in the pause before, does not.
+
         Args:
             restore: Called at the end with the group and the plan, to load a checkpoint.
             start_timeout: Seconds until every constructor must have returned.
@@ -216,24 +224,31 @@ class Care:
             RecoveryError: Something is missing, or the budget is spent; nothing was changed.
             PreflightError: A node is not as the group needs it; what was started there was ended.
             WorkerGroupError: A worker failed to start.
-            PlanError: The group has ended.
+            PlanError: An argument is wrong, or the group has ended; nothing was changed.
             Exception: What ``restore`` raised. The ranks that were started count as broken then:
                 the next recovery starts them again.
         """
-        self._check_start(start_timeout)
+        findings = Findings(f"worker group {self.plan.group!r}")
+        check_start_timeout(start_timeout, findings)
+        check_wait(timeout, findings)
+        hook: object = restore
+        if hook is not None and not callable(hook):
+            remedy = "give a function of the group and the plan, or None"
+            findings.add("restore", f"{hook!r} can't be called", remedy)
+        findings.check()
         with self._mending:
-            plan = self._recovery(timeout, NODE_SECONDS)
+            plan = self._recovery(timeout, NODE_SECONDS if timeout is None else math.inf)
             if not plan.is_possible:
                 raise RecoveryError.of(plan)
             if plan.end or plan.start:
-                self._recoveries += 1
-                _log.info("worker group %r recovers, generation %d", plan.group, plan.generation)
-                if plan.pause:
-                    self.backend.pause(plan.pause)
-                self._end_ranks(plan)
-                self._start_ranks(plan, start_timeout)
-                self._health.mend([*plan.end, *(each.rank for each in plan.start)])
-                self._restore(restore, plan)
+                back_off(self.backend, plan)
+                ranks = [*plan.end, *(each.rank for each in plan.start)]
+                with self._health.mending(ranks):
+                    self._recoveries += 1
+                    self._end_ranks(plan)
+                    self._start_ranks(plan, start_timeout)
+                    self._health.mend(ranks)
+                    self._restore(restore, plan)
             return plan
 
     def _restore(
@@ -277,8 +292,9 @@ class Care:
             plan = plan_resize(self.plan, tied_groups, self._generation + 1, serving, facts)
             if not plan.is_possible:
                 raise RecoveryError.of(plan)
-            self._end_ranks(plan)
+            # Before they end: whoever waits for those that stay must not take it for a failure.
             self._health.absent = absent.union(plan.end)
+            self._end_ranks(plan)
             self._health.mend(plan.end)
             self._start_ranks(plan, start_timeout)
             self._health.absent = absent_after(absent, plan)
@@ -302,21 +318,10 @@ class Care:
             for rank, actor in enumerate(self._launched.actors)
             if nodes[rank] in live and self.backend.death(actor) is None
         ]
-        failed = failed_ranks(seen, self._health.broken(), self._health.absent, alive)
-        lost = lost_nodes(nodes, failed, live)
-        facts = RecoveryFacts(
-            failed=failed,
-            lost_nodes=lost,
-            attempt=self._recoveries,
-            free_slots=free_slots(
-                self.backend,
-                self._launched,
-                lost,
-                self._health.absent,
-                max(0.0, min(wait, ends - self.backend.now())),
-            ),
-            absent=tuple(sorted(self._health.absent)),
-        )
+        absent = self._health.absent
+        failed = failed_ranks(seen, self._health.broken(), absent, alive)
+        left = max(0.0, min(wait, ends - self.backend.now()))
+        facts = recovery_facts(self.backend, self._launched, failed, absent, self._recoveries, left)
         return plan_recovery(self.plan, facts, self._health.policy, self._generation + 1)
 
     def _end_ranks(self, plan: RecoveryPlan) -> None:
@@ -330,15 +335,18 @@ class Care:
 
     def _start_ranks(self, plan: RecoveryPlan, start_timeout: float) -> None:
         if plan.start:
+            self._refuse_if_ended()
             self._generation = plan.generation
             launched = start_again(self.backend, self._launched, plan.start, start_timeout)
-            if self._ended:
+            with self._sender.lock, self._ending.turn:
+                if not self._ended:
+                    self._adopt(launched)
+                is_late = self._ended
+            if is_late:
                 # It was ended meanwhile: nobody would end these.
                 fresh = {each.name: launched.actors[each.rank] for each in plan.start}
                 end(self.backend, list(fresh.values()), list(fresh))
                 self._refuse_if_ended()
-            with self._sender.lock:
-                self._adopt(launched)
             self._lane.roster = launched.identities
             self._lane.warm()
             self._health.plan = launched.plan
@@ -347,14 +355,3 @@ class Care:
         findings = Findings(f"worker group {self.plan.group!r}")
         check_start_timeout(start_timeout, findings)
         findings.check()
-
-    def _check_wait(self, timeout: float | None) -> None:
-        self._refuse_if_ended()
-        findings = Findings(f"worker group {self.plan.group!r}")
-        check_end_arguments(timeout, False, findings)
-        findings.check()
-
-    def _chosen(self, ranks: Sequence[int] | None) -> Sequence[int]:
-        if ranks is None:
-            return range(self.plan.world_size)
-        return chosen_ranks(ranks, self.plan)

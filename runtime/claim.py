@@ -1,9 +1,11 @@
-"""What a worker group holds of the GPUs of its cluster, from its start to its end."""
+"""What a worker group holds of the bundles of its cluster, from its start to its end."""
 
 import threading
 from collections.abc import Mapping, Sequence
 
-from planner.gpu_ledger import BundleShare, GpuLedger, bundle_shares
+from attrs import evolve
+
+from planner.gpu_ledger import BundleShare, GpuLedger, bundle_shares, held_amounts
 from planner.group import FULL_GPU, GroupSpec
 from planner.virtual_cluster import ClusterSpec
 from runtime.backend import Cluster
@@ -22,35 +24,43 @@ class Claims:
         self._ledger = GpuLedger(
             colocated=spec.max_colocated_worker_groups,
             budget=FULL_GPU if spec.use_gpus else 0,
+            others=held_amounts(
+                spec.resources.bundle(spec.max_colocated_worker_groups, use_gpus=False)
+            ),
         )
         self._made = 0
         self._lock = threading.RLock()
 
     def claim(self, group: str, shares: Sequence[BundleShare]) -> str:
-        """Note what a group takes of the GPUs; gives the name to release it by.
+        """Note what a group takes of the bundles; gives the key to release it by.
 
         Raises:
-            PlanError: The shares of some bundle would add up to more than its GPU.
+            PlanError: What is taken of some bundle would add up to more than it holds.
         """
         with self._lock:
             self._made += 1
-            name = f"{group} (#{self._made})"
+            key = f"{group} (#{self._made})"
             while True:
                 # A group that nobody holds any more may be released while this is made.
                 before = self._ledger
-                after = before.with_group(name, shares)
+                after = before.with_group(group, shares, key)
                 if self._ledger is before:
                     self._ledger = after
-                    return name
+                    return key
 
-    def release(self, group: str) -> None:
+    def release(self, key: str) -> None:
         """Note that a group has ended."""
         with self._lock:
-            self._ledger = self._ledger.without_group(group)
+            self._ledger = self._ledger.without_group(key)
 
-    def workers_beside(self, group: str) -> Mapping[tuple[int, int], int]:
+    def clear(self) -> None:
+        """Note that the bundles were given back: whoever was in them has ended."""
+        with self._lock:
+            self._ledger = evolve(self._ledger, holders=())
+
+    def workers_beside(self, key: str) -> Mapping[tuple[int, int], int]:
         """How many workers of other groups each bundle holds."""
-        return self._ledger.workers_beside(group)
+        return self._ledger.workers_beside(key)
 
 
 class Claim:
@@ -68,7 +78,7 @@ class Claim:
         """Have it counted.
 
         Raises:
-            PlanError: Other groups hold too much of some GPU.
+            PlanError: Other groups hold too much of some bundle.
         """
         self._name = self._cluster.claim(spec.name, bundle_shares(spec))
 

@@ -81,6 +81,7 @@ class RayVirtualCluster:
     ) -> None:
         self._lock = threading.RLock()
         self._reserved: Reserved | None = None
+        self._session = ""
         self._unified = False
         self._sorted: list[int] | None = None
         self._spec = plan_cluster(
@@ -163,6 +164,9 @@ class RayVirtualCluster:
                 problem = f"{unified!r} is not a truth value"
                 findings.add("use_unified_pg", problem, "give True or False")
             findings.check()
+            if self._session != RAY.session:
+                # What was reserved in another session is gone with it.
+                self._forget()
             if self._reserved is None:
                 if not ray.is_initialized():
                     raise ExecutionError(
@@ -175,7 +179,7 @@ class RayVirtualCluster:
                     strategy=known,
                     ready_timeout=self._ready_timeout,
                 )
-                self._unified = use_unified_pg
+                self._unified, self._session = use_unified_pg, RAY.session
             return list(self._reserved.groups)
 
     @property
@@ -265,15 +269,15 @@ class RayVirtualCluster:
         return self.get_available_address_and_port(0, first)
 
     def claim(self, group: str, shares: Sequence[BundleShare]) -> str:
-        """Note what a group takes of the GPUs; gives the name to release it by.
+        """Note what a group takes of the bundles; gives the key to release it by.
 
         Raises:
-            PlanError: The shares of some bundle would add up to more than its GPU.
+            PlanError: What is taken of some bundle would add up to more than it holds.
         """
         return self._claims.claim(group, shares)
 
     def release(self, group: str) -> None:
-        """Note that a group has ended."""
+        """Note that a group has ended; does nothing where that is known."""
         self._claims.release(group)
 
     def workers_beside(self, group: str) -> Mapping[tuple[int, int], int]:
@@ -283,6 +287,9 @@ class RayVirtualCluster:
     def shutdown(self) -> bool:
         """Remove the placement groups; again does nothing. Workers in them are ended by Ray.
 
+        The cluster can be used again: bundles are then reserved anew, and are free. When the Ray
+        session of the reservation is over, nothing is left to remove.
+
         Returns:
             Whether they are gone. What is still there after 10 s is told in the log.
         """
@@ -290,11 +297,17 @@ class RayVirtualCluster:
 
     def _give_back(self) -> Sequence[PlacementGroup]:
         with self._lock:
-            reserved, self._reserved, self._sorted = self._reserved, None, None
-            self._unified = False
-            groups = () if reserved is None else reserved.groups
+            groups = () if self._reserved is None else self._reserved.groups
+            if self._session != RAY.session:
+                groups = ()
             remove(groups)
+            self._forget()
             return groups
+
+    def _forget(self) -> None:
+        """Be as before the reservation; the groups that were on it hold nothing any more."""
+        self._reserved, self._sorted, self._unified = None, None, False
+        self._claims.clear()
 
     def __enter__(self) -> Self:
         return self

@@ -46,9 +46,19 @@ class Companion:
             texts[rank] = _written(workers[rank], before, ends)
         return texts
 
+    def clock(self, workers: Mapping[int, Mapping[str, Any]]) -> dict[int, float]:
+        """Per rank the time of its node, as ``kill`` reads it."""
+        return dict.fromkeys(workers, time.monotonic())
+
     def kill(self, workers: Mapping[int, Mapping[str, Any]]) -> list[int]:
-        """End processes at once, stopped ones too; gives those that were alive and are gone."""
-        alive = [rank for rank, told in workers.items() if state_of(told)]
+        """End processes at once, stopped ones too; gives those that were alive and are gone.
+
+        What is told of a worker may say ``until`` when by this node's clock: after that whoever
+        asked has been told that it was not done.
+        """
+        now = time.monotonic()
+        wanted = [rank for rank, told in workers.items() if now <= told.get("until", now)]
+        alive = [rank for rank in wanted if state_of(workers[rank])]
         for rank in alive:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(workers[rank]["pid"], signal.SIGKILL)

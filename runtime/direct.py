@@ -42,6 +42,12 @@ class Direct(Protocol):
     def holds(self, name: str) -> bool:
         """Whether calls can still use a link."""
 
+    def note_ended(self, actors: Sequence[Actor]) -> None:
+        """Note that actors are ended, before the cluster says so."""
+
+    def was_ended(self, actor: Actor) -> bool:
+        """Whether that was noted of an actor."""
+
     def entry(
         self, actor: Actor, method: str, transport: str, options: Mapping[str, Any]
     ) -> Callable[..., Reference]:

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import ray
 from attrs import field, frozen
@@ -11,14 +11,15 @@ from ray._private import worker
 from ray.actor import ActorHandle
 from ray.exceptions import RayError
 
+from planner.transports import held_apart_text
 from runtime import linking
-from runtime.backend import Reference
+from runtime.backend import Backend, OutOfTimeError, Reference
 from runtime.batch_bytes import pack
 
 if TYPE_CHECKING:
     from ray.experimental.collective.collective import RemoteCommunicatorManager
 
-__all__ = ["DIRECT_ON_RAY", "DirectOnRay", "Kept"]
+__all__ = ["DIRECT_ON_RAY", "DirectOnRay", "Kept", "copies_of"]
 
 
 @frozen
@@ -39,8 +40,16 @@ class Kept:
     transport: str = field(eq=False)
     _copy: list[ObjectRef[Any]] = field(factory=list, init=False, eq=False, repr=False)
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("; ".join(held_apart_text(self.transport)))
+
     def stored(self) -> ObjectRef[Any]:
-        """A copy in the store, made once; a busy maker makes it beside its calls."""
+        """A copy in the store, made once; a busy maker makes it beside its calls.
+
+        Only what is there may be copied. Ray starts the calls of its own lane in the order in
+        which they were sent: one that waits for its argument would hold up all transfers of the
+        maker, those among them on which that argument depends.
+        """
         if not self._copy:
             beside = self.home.apply.options(concurrency_group="_ray_system")
             self._copy.append(beside.remote(pack, self.object))
@@ -58,8 +67,38 @@ class Kept:
         return None
 
 
+def copies_of(
+    backend: Backend, references: Sequence[Reference], timeout: float | None
+) -> tuple[list[ObjectRef[Any]], float | None]:
+    """What stands in the store for results, once all of them are there, and the seconds left.
+
+    Args:
+        backend: What waits for them.
+        references: Those that stay with their makers, and others.
+        timeout: Seconds it may take; None waits without end.
+
+    Raises:
+        OutOfTimeError: Not all were there in time.
+        Exception: What stands in the place of one; the others are not waited for.
+    """
+    ends = None if timeout is None else backend.now() + timeout
+    waiting, left = list(references), timeout
+    while waiting:
+        ready, _ = backend.wait(waiting, 1, left)
+        if not ready:
+            raise OutOfTimeError(f"not all were there after {timeout:g} s")
+        ready, waiting = backend.wait(waiting, len(waiting), 0)
+        for error in backend.look(ready).errors.values():
+            raise error
+        left = None if ends is None else max(0.0, ends - backend.now())
+    return [each.stored() if isinstance(each, Kept) else each for each in references], left
+
+
 class DirectOnRay:
     """``Direct`` by Ray's direct transport."""
+
+    def __init__(self) -> None:
+        self._ended: set[str] = set()
 
     ability = staticmethod(linking.ability)
     open_meeting = staticmethod(linking.open_meeting)
@@ -78,6 +117,7 @@ class DirectOnRay:
         """As Ray's ``create_collective_group``, which has no deadline, does at its end."""
         from ray.experimental.collective.communicator import CommunicatorHandle
 
+        linking.make_store()
         _manager().add_remote_communicator(
             CommunicatorHandle(list(actors), name, transport.upper())
         )
@@ -89,6 +129,18 @@ class DirectOnRay:
     def holds(self, name: str) -> bool:
         """Ray takes a link out of its list when a transfer fails."""
         return any(each.name == name for each in _manager().get_collective_groups())
+
+    def note_ended(self, actors: Sequence[ActorHandle[Any]]) -> None:
+        """Only of those that can hold results: others are not asked about."""
+        self._ended.update(
+            actor._actor_id.hex()
+            for actor in actors
+            if getattr(actor, "_ray_enable_tensor_transport", False)
+        )
+
+    def was_ended(self, actor: ActorHandle[Any]) -> bool:
+        """As it was noted."""
+        return actor._actor_id.hex() in self._ended
 
     def entry(
         self, actor: ActorHandle[Any], method: str, transport: str, options: Mapping[str, Any]

@@ -1,11 +1,11 @@
 """What goes wrong when a plan is carried out: the cluster did not do what the plan says."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, SupportsIndex, TypeVar
 
 from planner.outcomes import FailureReport, RankIdentity, failure_text
-from runtime.raised import bare, fit_to_travel, put, state_of
+from runtime.raised import arguments_of, bare, fit_to_travel, put, state_of
 
 __all__ = [
     "DeadlineError",
@@ -90,20 +90,31 @@ def step_error(what: str, cause: BaseException) -> ExecutionError:
 
 def _both(ours: type[_E], cause: BaseException | None, text: str) -> _E:
     """An error that is caught as ours and as what the user's code raised, and carries the same."""
-    theirs = type(cause)
-    if not isinstance(cause, Exception) or issubclass(theirs, ours):
+    if not isinstance(cause, Exception):
         return ours(text)
-    try:
-        kind = type(f"{ours.__name__}[{theirs.__name__}]", (ours, theirs), _OWN_WAYS)
-        parts = (cause.exceptions,) if isinstance(cause, ExceptionGroup) else ()
-        error: _E = bare(kind, (text, *parts))
-    except Exception:  # noqa: BLE001  # types whose memory layouts differ, or that refuse
+    error = next(_joined(ours, cause, text), None)
+    if error is None:
         return ours(text)
     for name, value in state_of(cause).items():
         if name not in _ITS_OWN:
             put(error, name, value)
     error.args = (text,)
     return error
+
+
+def _joined(ours: type[_E], cause: Exception, text: str) -> Iterator[_E]:
+    """Errors that are of ours and of the nearest type of a cause that can be so."""
+    parts = (cause.exceptions,) if isinstance(cause, ExceptionGroup) else ()
+    for theirs in type(cause).__mro__:
+        is_base = theirs is not type(cause)
+        if issubclass(theirs, ours) or (is_base and issubclass(ours, theirs)):
+            return
+        # Some types take nothing but arguments of their own.
+        for args in ((text, *parts), arguments_of(cause)):
+            # Memory layouts may differ, and types may refuse.
+            with contextlib.suppress(Exception):
+                kind = type(f"{ours.__name__}[{theirs.__name__}]", (ours, theirs), _OWN_WAYS)
+                yield bare(kind, args)
 
 
 # Whatever the user's class does with its attributes: these are told in one way only.

@@ -1,7 +1,9 @@
 """Faults for the in-process backend: which call goes wrong, and how."""
 
+import difflib
 import random
 from collections import Counter, deque
+from collections.abc import Callable
 from enum import StrEnum
 
 from attrs import field, frozen
@@ -10,7 +12,7 @@ from planner.findings import Findings
 from planner.times import seconds_of
 from planner.whole_numbers import whole_number
 
-__all__ = ["Fault", "FaultKind", "FaultRates", "Faults", "check_seconds"]
+__all__ = ["Called", "Fault", "FaultKind", "FaultRates", "Faults", "check_seconds"]
 
 _STRUCK_KEPT = 10_000
 _RATES = ("death", "hang", "slow", "lost", "raises")
@@ -55,16 +57,27 @@ class FaultKind(StrEnum):
 class Fault:
     """One call that goes wrong.
 
+    Calls are counted for each rank of each group, by the group's name, as long as the cluster
+    lives: a rank that is started again goes on counting, and so does that of a group that is
+    started again under the same name. So a fault with a number strikes a rank once. The second
+    ``"__init__"`` of a rank is that of its first restart.
+
+    Every fault that fits a call counts it. When several are due, one with a number goes before
+    those of every call, then the first in the list; the others do not strike this call.
+
     Attributes:
         kind: How.
-        rank: On which rank; None on every rank.
-        method: Which method; ``"__init__"`` is the constructor, None is every method.
+        group: In which group, by its name; empty in every group.
+        rank: On which rank; None on every rank, each of which counts by itself.
+        method: Which method; ``"__init__"`` is the constructor, None is every method, the
+            constructor included.
         call: The how-manyeth such call of a rank, counted from 1; 0 is every one.
         seconds: How long before death strikes, or how much longer the call takes.
         error: What is raised.
     """
 
     kind: FaultKind
+    group: str = ""
     rank: int | None = None
     method: str | None = None
     call: int = 1
@@ -74,9 +87,12 @@ class Fault:
     def __attrs_post_init__(self) -> None:
         findings = Findings("fault")
         kind, method, error = _anything(self.kind), _anything(self.method), _anything(self.error)
+        group = _anything(self.group)
         if not isinstance(kind, FaultKind):
             kinds = ", ".join(f"FaultKind.{kind.name}" for kind in FaultKind)
             findings.add("kind", f"{kind!r} is not a FaultKind", f"give one of {kinds}")
+        if not isinstance(group, str):
+            findings.add("group", f"{group!r} is not a name", "give a group's, or '' for all")
         if self.rank is not None and not _is_count(self.rank):
             findings.add("rank", f"{self.rank!r} is not a rank", "give 0 or more, or None for all")
         if method is not None and not isinstance(method, str):
@@ -137,6 +153,23 @@ class FaultRates:
         findings.check()
 
 
+@frozen
+class Called:
+    """A call that begins.
+
+    Attributes:
+        process: The name of its process.
+        group: The name of its group.
+        rank: Whose it is.
+        method: Which method.
+    """
+
+    process: str
+    group: str
+    rank: int
+    method: str
+
+
 @frozen(eq=False)
 class Faults:
     """Decides for every call whether it goes wrong.
@@ -144,36 +177,85 @@ class Faults:
     Attributes:
         chosen: Calls that go wrong for certain.
         rates: How often the others do.
-        struck: What went wrong lately: process, rank, method and fault.
+        struck: What went wrong lately.
     """
 
     chosen: tuple[Fault, ...] = ()
     rates: FaultRates = FaultRates()
-    struck: "deque[tuple[str, int, str, Fault]]" = field(
+    struck: "deque[tuple[Called, Fault]]" = field(
         factory=lambda: deque(maxlen=_STRUCK_KEPT), init=False
     )
-    _calls: Counter[tuple[str, int]] = field(factory=Counter, init=False)
+    _calls: Counter[tuple[str, int, int]] = field(factory=Counter, init=False)
+    _done: set[int] = field(factory=set, init=False)
 
-    def forget(self, process: str) -> None:
-        """Count no longer for a process that is gone."""
-        for key in [key for key in self._calls if key[0] == process]:
-            del self._calls[key]
+    @property
+    def unstruck(self) -> list[Fault]:
+        """The chosen ones that have struck nowhere yet."""
+        return [fault for index, fault in enumerate(self.chosen) if index not in self._done]
 
-    def strike(self, process: str, rank: int, method: str, source: random.Random) -> Fault | None:
+    def check_ranks(self, group: str, size: int) -> None:
+        """Refuse a group in which some fault is told to strike a rank that it lacks.
+
+        Args:
+            group: Its name; empty stands for any group of a cluster.
+            size: How many ranks it has, or how many any group may have.
+
+        Raises:
+            PlanError: Such a fault would never strike.
+        """
+        findings = Findings(f"faults of worker group {group!r}" if group else "in-process cluster")
+        for index, fault in enumerate(self.chosen):
+            if fault.group == group and fault.rank is not None and fault.rank >= size:
+                findings.add(
+                    f"faults[{index}].rank",
+                    f"there is no rank {fault.rank} among {size}",
+                    f"give 0 to {size - 1}, or None for all",
+                )
+        findings.check()
+
+    def check_methods(self, group: str, worker_class: Callable[..., object]) -> None:
+        """Refuse a class that lacks a method on which some fault of this group is to strike.
+
+        Raises:
+            PlanError: Such a fault would never strike.
+        """
+        findings = Findings(f"faults of worker group {group!r}")
+        for index, fault in enumerate(self.chosen):
+            method = fault.method
+            if fault.group != group or method is None or hasattr(worker_class, method):
+                continue
+            near = difflib.get_close_matches(method, dir(worker_class), n=1)
+            findings.add(
+                f"faults[{index}].method",
+                f"{worker_class.__name__} has no method {method!r}",
+                f"did you mean {near[0]!r}?" if near else "name one that it has, or None for all",
+            )
+        findings.check()
+
+    def strike(self, called: Called, source: random.Random) -> Fault | None:
         """The fault of the call that begins now, if it has one."""
-        fault = self._chosen(process, rank, method) or self._by_chance(rank, method, source)
+        fault = self._chosen(called) or self._by_chance(called.rank, called.method, source)
         if fault is not None:
-            self.struck.append((process, rank, method, fault))
+            self.struck.append((called, fault))
         return fault
 
-    def _chosen(self, process: str, rank: int, method: str) -> Fault | None:
+    def _chosen(self, called: Called) -> Fault | None:
+        due: list[int] = []
         for index, fault in enumerate(self.chosen):
-            if fault.rank not in {None, rank} or fault.method not in {None, method}:
+            if (
+                fault.group not in {"", called.group}
+                or fault.rank not in {None, called.rank}
+                or fault.method not in {None, called.method}
+            ):
                 continue
-            self._calls[process, index] += 1
-            if fault.call in {0, self._calls[process, index]}:
-                return fault
-        return None
+            self._calls[called.group, called.rank, index] += 1
+            if fault.call in {0, self._calls[called.group, called.rank, index]}:
+                due.append(index)
+        if not due:
+            return None
+        first = min(due, key=lambda index: self.chosen[index].call == 0)
+        self._done.add(first)
+        return self.chosen[first]
 
     def _by_chance(self, rank: int, method: str, source: random.Random) -> Fault | None:
         rates = self.rates

@@ -1,14 +1,17 @@
 """Waiting for many answers at once: values, the errors of each, and who has not answered."""
 
+import math
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import evolve, field, frozen
 
 from planner.failure_causes import Remains
 from planner.findings import Findings
+from planner.messages import Said, message_text
 from planner.outcomes import (
+    Aside,
     RankFailure,
     RankIdentity,
     fold_failures,
@@ -19,8 +22,9 @@ from planner.times import seconds_of
 from planner.tracebacks import frames_of
 from runtime.backend import Backend, OutOfTimeError, Reference
 from runtime.errors import WorkerGroupError, worker_group_error
+from runtime.lookout import LOOK_SECONDS, Lookout
 from runtime.progress import Behind, Progress, held_by, waits
-from runtime.roster import Roster
+from runtime.roster import Roster, fallen_of
 
 __all__ = [
     "GRACE_SECONDS",
@@ -36,16 +40,20 @@ __all__ = [
     "late_error_of",
 ]
 
+Late = Callable[[Sequence[int]], str]
+
 GRACE_SECONDS = 0.5
 """How long the others have to answer once one has failed, where no policy says it."""
 
 LOST_NODE_SECONDS = 5.0
 """How long the other ranks of a node that seems lost have to fail too."""
 
-LOOK_SECONDS = 1.0
-"""How often a wait for all looks whether one has failed."""
-
-_OWN_FILES = ("runtime/host.py", "runtime/in_process.py")
+_OWN_FILES = (
+    "runtime/host.py",
+    "runtime/host_body.py",
+    "runtime/in_process.py",
+    "runtime/in_process_being.py",
+)
 """Whose frames only carry a call to the user's code."""
 
 
@@ -90,7 +98,8 @@ def gather(
 ) -> Gathered:
     """Wait until every call has returned, one has failed, or time is up.
 
-    Values are fetched when all have returned, and only then.
+    Values are fetched when all have returned, and only then. A death of others by which these
+    ranks fail too ends the wait as a failure does.
 
     Args:
         backend: Where the calls run.
@@ -101,14 +110,20 @@ def gather(
     """
     refs = list(references.values())
     begun = backend.now() if progress is None else progress.since
+    looked: set[Reference] = set()
+    identities = {} if progress is None else progress.identities
+
+    def is_struck() -> bool:
+        left = [rank for rank, each in references.items() if each not in looked]
+        return bool(fallen_of(identities, left))
 
     def tell() -> None:
         if progress is not None:
             ready = set(backend.wait(refs, len(refs), 0)[0])
             progress.tell({rank: each for rank, each in references.items() if each not in ready})
 
-    are_there = False
-    for seconds in waits(backend, timeout, lambda: False, tell):
+    are_there, lookout = False, Lookout(backend, is_struck)
+    for seconds in waits(backend, timeout, lambda: lookout.is_struck, tell, lookout):
         try:
             # A fetch that takes long is not begun again and again.
             values = backend.get(refs, seconds if are_there else min(seconds, LOOK_SECONDS))
@@ -117,11 +132,15 @@ def gather(
             ready, waiting = backend.wait(refs, len(refs), 0)
         except Exception:  # noqa: BLE001  # whatever the user's code raised: sorted out by rank
             return _sorted_out(backend, references, grace, begun, fetches=True)
-        if backend.look(ready).errors:
+        if backend.look([each for each in ready if each not in looked]).errors:
             # Ray ends a wait at once for a small error only.
             return _sorted_out(backend, references, grace, begun)
+        looked.update(ready)
         are_there = not waiting
-    gathered = _sorted_out(backend, references, 0.0, begun)
+        if are_there:
+            lookout.due = math.inf
+    left = grace if lookout.is_struck else 0.0
+    gathered = _sorted_out(backend, references, left, begun)
     if gathered.is_complete:
         # All have returned in time, though what they gave is not here.
         return _sorted_out(backend, references, 0.0, begun, fetches=True)
@@ -199,6 +218,7 @@ def gather_or_raise(
     identities: Mapping[int, RankIdentity],
     timeout: float | None = None,
     behind: Behind | None = None,
+    late: Late | None = None,
 ) -> Mapping[int, Any]:
     """Every rank's value, or one error that names every rank.
 
@@ -209,6 +229,7 @@ def gather_or_raise(
         identities: Who the ranks are.
         timeout: Seconds to wait; None waits without end.
         behind: Says which ranks have not begun; None where there is no group yet.
+        late: Says what would help some ranks for which only time was short.
 
     Raises:
         WorkerGroupError: Some rank failed; of the first failure's own type too.
@@ -225,7 +246,7 @@ def gather_or_raise(
     gathered = gather(backend, references, timeout, grace=grace, progress=progress)
     if gathered.is_complete:
         return gathered.values
-    raise late_error_of(subject, gathered, identities, behind)
+    raise late_error_of(subject, gathered, identities, behind, late)
 
 
 def late_error_of(
@@ -233,11 +254,16 @@ def late_error_of(
     gathered: Gathered,
     identities: Mapping[int, RankIdentity],
     behind: Behind | None,
+    late: Late | None = None,
 ) -> WorkerGroupError:
-    """``error_of``; when only time was short, it says who can be asked for more."""
+    """``error_of``; when only time was short, it says what would help, or who can be asked."""
     error = error_of(subject, gathered, identities, behind)
     report = error.report
-    if behind is not None and report.running and not report.failed:
+    if report.failed or not report.running:
+        return error
+    if late is not None:
+        add_text(error, f"\n  {late(report.running)}")
+    if behind is not None:
         slowest = slowest_first(report.running, report.held)[:1]
         add_text(error, f"\n  group.status() and group.stacks({slowest}) say more")
     return error
@@ -253,6 +279,8 @@ def error_of(
     gathered: Gathered,
     identities: Mapping[int, RankIdentity],
     behind: Behind | None = None,
+    *,
+    looks: bool = True,
 ) -> WorkerGroupError:
     """The one error for everything that was gathered.
 
@@ -261,6 +289,7 @@ def error_of(
         gathered: How its ranks stand.
         identities: Who they are.
         behind: Says which ranks have not begun; None where nobody can.
+        looks: Whether to tell of deaths of others, too, by which these ranks fail.
     """
     roster = identities if isinstance(identities, Roster) else None
     failures = failures_of(gathered.errors, roster)
@@ -269,12 +298,18 @@ def error_of(
         if late:
             gathered = _with_late(roster.backend, gathered, late)
             failures = failures_of(gathered.errors, roster)
-    called = [*gathered.values, *gathered.errors, *gathered.pending]
+    concerned = [*gathered.errors, *gathered.pending]
+    fallen = fallen_of(identities, concerned) if looks else {}
+    failures += [
+        evolve(each, aside=Aside.RETURNED if each.rank in gathered.values else Aside.OUTSIDE)
+        for each in failures_of(fallen, roster)
+    ]
+    called = [*gathered.values, *concerned]
     held = () if roster is None else held_by(roster.backend, behind, gathered.waiting)
     report = fold_failures(
         subject, failures, called, tuple(gathered.values), gathered.seconds, held
     )
-    error = worker_group_error(report, identities, gathered.errors)
+    error = worker_group_error(report, identities, {**gathered.errors, **fallen})
     if roster is not None and not gathered.is_complete:
         roster.tell(error, gathered.waiting)
     return error
@@ -326,7 +361,7 @@ def _failure_of(
     return RankFailure(
         rank=rank,
         error_type=type(error).__name__,
-        message=_message(error),
+        message=message_text(_said(error)),
         raised_at=raised_at if isinstance(raised_at, float) else None,
         tail=remains.tail,
         frames=frames_of(_trace_of(error), _OWN_FILES),
@@ -339,11 +374,15 @@ def _trace_of(error: BaseException) -> str:
     return told if isinstance(told, str) else "".join(traceback.format_tb(error.__traceback__))
 
 
-def _message(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
-    if not lines:
-        return "(no message)"
-    told = [line for line in lines if "exit detail" in line or "died" in line.lower()]
-    if type(error).__module__.startswith("ray.") and told:
-        return " ".join(told[:2])
-    return "\n".join(lines)
+def _said(error: BaseException) -> Said:
+    try:
+        text = str(error)
+    except Exception as failed:  # noqa: BLE001  # any type: it is the user's
+        text = f"(its message can't be had: {type(failed).__name__})"
+    parts = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    return Said(
+        kind=type(error).__name__,
+        module=type(error).__module__,
+        text=text,
+        parts=tuple(map(_said, parts)),
+    )

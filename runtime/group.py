@@ -5,45 +5,45 @@ import logging
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
+from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from attrs import evolve
 
-from planner.difference import PlanDifference
 from planner.environment import EnvironmentPolicy
 from planner.failure_policy import FailurePolicy
-from planner.findings import CoordinateError, Finding, Findings, PlanError
+from planner.findings import Findings
 from planner.group import group_subject
 from planner.launch import LaunchPlan
 from planner.mesh import NamedSharding
-from planner.preflight import PreflightReport
 from planner.teardown import TeardownReport
 from planner.transports import started_for
-from planner.whole_numbers import whole_number
-from runtime.arguments import check_end_arguments, check_group_arguments, start_request
+from runtime.arguments import check_group_arguments, start_request
 from runtime.backend import Actor, Backend, Cluster
 from runtime.builder import RayWorkerBuilder
 from runtime.call import Calls, new_call_state
 from runtime.calls import Sender
 from runtime.care import Care
 from runtime.claim import Claim
+from runtime.ending import Ending
 from runtime.handle import WorkerHandle
 from runtime.in_flight import MOST_CALLS
 from runtime.launching import Launched
+from runtime.membership import Membership
 from runtime.places import PORTS, place_arguments
 from runtime.preflight import checked_checks
-from runtime.roster import Roster
 from runtime.rounds import end_after
 from runtime.runs import Runs
 from runtime.starting import START_SECONDS, start_group
+from runtime.teardown import Course
 
 __all__ = ["RayWorkerGroup"]
 
 _log = logging.getLogger("rankplan")
 
 
-class RayWorkerGroup(Runs, Calls, Care):
+class RayWorkerGroup(Membership, Runs, Calls, Care):
     """Workers of one class, one per rank, on the bundles of a cluster.
 
     Starts all workers at the same time and returns when every constructor has returned. When
@@ -176,6 +176,8 @@ class RayWorkerGroup(Runs, Calls, Care):
         except BaseException as error:
             workers = zip(launched.plan.workers, launched.actors, strict=True)
             actors = {worker.name: actor for worker, actor in workers}
+            if "_lane" in vars(self):
+                actors.update(self._lane.close())
             end_after(error, cluster.backend, launched.plan.group, actors)
             claim.give_back()
             PORTS.release(launched.plan)
@@ -188,7 +190,6 @@ class RayWorkerGroup(Runs, Calls, Care):
             launched.methods.values(),
             started_for(launched.plan.options),
         )
-        self._report: TeardownReport | None = None
         self._ended = False
         _live.add(self)
 
@@ -216,26 +217,6 @@ class RayWorkerGroup(Runs, Calls, Care):
         return self
 
     @property
-    def name(self) -> str:
-        """The group's name: the first part of its workers' names."""
-        return self.plan.group
-
-    @property
-    def plan(self) -> LaunchPlan:
-        """What was carried out: every rank, its place, its environment."""
-        return self._launched.plan
-
-    @property
-    def preflight(self) -> PreflightReport:
-        """What was checked before any constructor ran."""
-        return self._launched.preflight
-
-    @property
-    def difference(self) -> PlanDifference | None:
-        """What differs from ``expected_plan``; None when none was given."""
-        return self._launched.difference
-
-    @property
     def cluster(self) -> Cluster:
         """Where the workers run."""
         return self._cluster
@@ -244,16 +225,6 @@ class RayWorkerGroup(Runs, Calls, Care):
     def backend(self) -> Backend:
         """What carries its plans out."""
         return self._cluster.backend
-
-    @property
-    def sharding_annotations(self) -> NamedSharding | None:
-        """The axes of the group."""
-        return self.plan.mesh
-
-    @property
-    def world_size(self) -> int:
-        """How many workers there are."""
-        return self.plan.world_size
 
     @property
     def workers(self) -> list[WorkerHandle]:
@@ -269,60 +240,6 @@ class RayWorkerGroup(Runs, Calls, Care):
     def actors(self) -> list[Actor]:
         """Ray's own handles of the host actors, in rank order."""
         return list(self._launched.actors)
-
-    @property
-    def identities(self) -> Roster:
-        """Who each rank is: coordinates, node, GPU and pid."""
-        return self._launched.identities
-
-    @property
-    def worker_metadata(self) -> list[dict[str, Any]]:
-        """Per worker its place, as the reference tells it; fresh dictionaries in rank order."""
-        return [
-            {
-                "node_idx": worker.node,
-                "local_rank": worker.node_local_rank,
-                "global_rank": worker.rank,
-                "name": worker.name,
-                "bundle_indices": (
-                    None
-                    if worker.tied_bundles is None
-                    else (worker.node, list(worker.tied_bundles))
-                ),
-                "dp_shard_idx": worker.data_parallel_shard,
-            }
-            for worker in self.plan.workers
-        ]
-
-    @property
-    def dp_size(self) -> int:
-        """How many data-parallel shards there are: the axis says so; without one, tied groups."""
-        return len(self.plan.leaders)
-
-    @property
-    def dp_leader_worker_indices(self) -> list[int]:
-        """The rank that leads each data-parallel shard."""
-        return list(self.plan.leaders)
-
-    def get_dp_leader_worker_idx(self, dp_shard_idx: int) -> int:
-        """The rank that leads one data-parallel shard.
-
-        Raises:
-            CoordinateError: (an ``IndexError``) There is no such shard.
-        """
-        shard = whole_number(dp_shard_idx)
-        if shard is None or not 0 <= shard < self.dp_size:
-            raise CoordinateError(
-                f"worker group {self.name!r}",
-                [
-                    Finding(
-                        "dp_shard_idx",
-                        f"{dp_shard_idx!r} of {self.dp_size} data-parallel shards",
-                        f"give 0 to {self.dp_size - 1}",
-                    )
-                ],
-            )
-        return self.plan.leaders[shard]
 
     def shutdown(
         self, cleanup_method: str | None = None, timeout: float | None = 30.0, force: bool = False
@@ -341,32 +258,32 @@ class RayWorkerGroup(Runs, Calls, Care):
             PlanError: The worker's class has no such method, ``timeout`` is not a time, or
                 ``force`` no truth value; nothing was ended.
         """
-        if self._ended and self._report is not None:
+        if self._ending.report is not None:
             return True
-        findings = Findings(f"worker group {self.name!r}")
-        check_end_arguments(timeout, force, findings)
-        if cleanup_method is not None and force is not True:
-            try:
-                self._sender.method(cleanup_method, 0, ())
-            except PlanError as error:
-                findings.include(error)
-        findings.check()
-        return self._end(None if force else cleanup_method, timeout).went_well
+        self._check_end(cleanup_method, timeout, force=force)
+        return self._end(None if force else cleanup_method, timeout, at_once=force).went_well
 
-    def _end(self, cleanup_method: str | None, timeout: float | None) -> TeardownReport:
-        if self._ended and self._report is not None:
-            return self._report
-        if cleanup_method is not None:
-            self._sender.method(cleanup_method, 0, ())
-        self._ended = True
-        self._admission.end()
-        _live.discard(self)
+    def _end(
+        self, cleanup_method: str | None, timeout: float | None, *, at_once: bool = False
+    ) -> TeardownReport:
+        step = partial(self._end_once, cleanup_method, timeout)
+        return self._ending.carried_out(step, self._cut_end_short if at_once else None)
+
+    def _end_once(
+        self, cleanup_method: str | None, timeout: float | None, course: Course, is_nested: bool
+    ) -> None:
         try:
-            self._report = self._carry_out_end(cleanup_method, timeout)
+            with self._ending.turn:
+                self._ended = True
+            self._admission.end()
+            self._carry_out_end(course, None if is_nested else cleanup_method, timeout)
         finally:
+            if not (course.is_over or course.report.ended):
+                self._cut_end_short()
             self._claim.give_back()
             PORTS.release(self.plan)
-        return self._report
+            if course.is_over:
+                _live.discard(self)
 
     def __enter__(self) -> Self:
         return self
@@ -380,8 +297,14 @@ class RayWorkerGroup(Runs, Calls, Care):
         self.shutdown(force=True)
 
     def __del__(self) -> None:
-        if not getattr(self, "_ended", True) and self.backend.is_up:
+        is_mine = not getattr(self, "_ended", True) or self._is_left_undone
+        if is_mine and self.backend.is_up:
             self.shutdown(force=True)
+
+    @property
+    def _is_left_undone(self) -> bool:
+        ending: Ending | None = vars(self).get("_ending")
+        return ending is not None and ending.is_left_undone
 
     def __repr__(self) -> str:
         if self._ended:

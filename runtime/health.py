@@ -1,11 +1,13 @@
 """Whether a group may take calls: ranks that nobody can vouch for take none until recovered."""
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from contextvars import ContextVar
 
 from attrs import frozen
 
-from planner.failure_judgement import judge_failure, refusal, stale_ranks
+from planner.failure_judgement import judge_failure, refusal, stale_ranks, watched_ranks
 from planner.failure_policy import FailurePolicy
 from planner.launch import LaunchPlan
 from planner.outcomes import ranks_text
@@ -31,11 +33,23 @@ class InconsistentGroupError(ExecutionError):
     ranks: tuple[int, ...]
 
 
+_MENDED: "ContextVar[tuple[Health, ...]]" = ContextVar("_MENDED", default=())
+"""The groups that are recovered by whoever runs here."""
+
+
 @frozen(eq=False)
 class _Trouble:
+    subject: str
     why: str
     dead: tuple[int, ...]
     waiting: Mapping[int, Reference]
+
+    def joined(self, later: "_Trouble") -> "_Trouble | None":
+        """This and what was seen later, when that is the same trouble, maybe grown."""
+        is_same = self.subject == later.subject and set(self.dead) <= set(later.dead)
+        if not is_same or any(self.waiting.get(rank, e) != e for rank, e in later.waiting.items()):
+            return None
+        return _Trouble(later.subject, later.why, later.dead, {**self.waiting, **later.waiting})
 
 
 class Health:
@@ -53,6 +67,7 @@ class Health:
     ) -> None:
         self.plan, self.policy = plan, policy
         self.absent: frozenset[int] = frozenset()
+        self.mended: frozenset[int] = frozenset()
         self._backend, self._lane = backend, lane
         self._troubles: list[_Trouble] = []
         self._lock = threading.Lock()
@@ -77,12 +92,32 @@ class Health:
         )
         if not judged.is_harmless:
             stuck = {rank: waiting[rank] for rank in judged.stuck}
-            with self._lock:
-                self._troubles.append(_Trouble(judged.why, judged.dead, stuck))
+            self._add(_Trouble(error.report.subject, judged.why, judged.dead, stuck))
         if judged.stacks:
             self._add_stacks(error, judged.stacks)
         if judged.abort:
             self._abort(error, judged.abort)
+
+    def _add(self, trouble: _Trouble) -> None:
+        # A future may be waited for again and again.
+        with self._lock:
+            for place, each in enumerate(self._troubles):
+                joined = each.joined(trouble)
+                if joined is not None:
+                    self._troubles[place] = joined
+                    return
+            self._troubles.append(trouble)
+
+    def watched(self, waiting: Collection[int], called: Roster) -> tuple[int, ...]:
+        """The ranks whose death ends a wait for others.
+
+        Args:
+            waiting: Who is waited for.
+            called: The ranks as they were when they were called.
+        """
+        now = self._lane.roster
+        stale = () if called is now else stale_ranks(called, now)
+        return watched_ranks(self.plan, self.policy, waiting, self.absent, stale)
 
     def _abort(self, error: WorkerGroupError, ranks: Sequence[int]) -> None:
         try:
@@ -115,16 +150,16 @@ class Health:
             if rank not in known and (error := self._backend.death(actor)) is not None
         }
         if errors:
-            error_of(
-                f"worker group {self.plan.group!r}", Gathered(errors=errors), self._lane.roster
-            )
+            subject, gathered = f"worker group {self.plan.group!r}", Gathered(errors=errors)
+            error_of(subject, gathered, self._lane.roster, looks=False)
 
     def broken(self) -> tuple[int, ...]:
         """The ranks that are dead, or still in a failed call; sorted."""
         if not self._troubles:
             return ()
         with self._lock:
-            self._troubles = [each for each in self._troubles if each.dead or self._is_stuck(each)]
+            left = map(self._left_of, self._troubles)
+            self._troubles = [each for each in left if each.dead or each.waiting]
             ranks = {rank for each in self._troubles for rank in (*each.dead, *each.waiting)}
         return tuple(sorted(ranks))
 
@@ -137,7 +172,10 @@ class Health:
         Raises:
             InconsistentGroupError: They share the fate of ranks that are broken.
         """
-        if not self._troubles and not self.absent:
+        mended = self.mended
+        if mended and self in _MENDED.get():
+            mended = frozenset()
+        if not self._troubles and not self.absent and not mended:
             return
         refused = refusal(
             self.plan,
@@ -145,6 +183,7 @@ class Health:
             ranks=ranks,
             broken=self.broken(),
             absent=self.absent,
+            mended=mended,
             reasons=[each.why for each in self._troubles],
         )
         if refused is not None:
@@ -158,8 +197,11 @@ class Health:
 
     def mark_dead(self, ranks: Sequence[int], why: str) -> None:
         """Note that ranks were ended on purpose."""
-        with self._lock:
-            self._troubles.append(_Trouble(why, tuple(ranks), {}))
+        self._add(_Trouble(why, why, tuple(ranks), {}))
+
+    def mending(self, ranks: Sequence[int]) -> AbstractContextManager[None]:
+        """While it lasts, only who runs it, and what is called there, may call these ranks."""
+        return _Mending(self, self.mended.union(ranks))
 
     def mend(self, ranks: Sequence[int]) -> None:
         """Note that ranks were started again."""
@@ -170,12 +212,31 @@ class Health:
                 dead = tuple(rank for rank in each.dead if rank not in done)
                 waiting = {rank: ref for rank, ref in each.waiting.items() if rank not in done}
                 if dead or waiting:
-                    kept.append(_Trouble(each.why, dead, waiting))
+                    kept.append(_Trouble(each.subject, each.why, dead, waiting))
             self._troubles = kept
 
-    def _is_stuck(self, trouble: _Trouble) -> bool:
+    def _left_of(self, trouble: _Trouble) -> _Trouble:
+        """What is left of a trouble: who has left the call is stuck no more."""
         references = list(trouble.waiting.values())
         if not references:
-            return False
-        ready, _ = self._backend.wait(references, len(references), 0)
-        return len(ready) < len(references)
+            return trouble
+        ready = set(self._backend.wait(references, len(references), 0)[0])
+        if not ready:
+            return trouble
+        waiting = {rank: each for rank, each in trouble.waiting.items() if each not in ready}
+        return _Trouble(trouble.subject, trouble.why, trouble.dead, waiting)
+
+
+class _Mending:
+    """No generator: that would write on what passes it, which may be frozen."""
+
+    def __init__(self, health: Health, ranks: frozenset[int]) -> None:
+        self._health, self._ranks = health, ranks
+
+    def __enter__(self) -> None:
+        self._before, self._health.mended = self._health.mended, self._ranks
+        self._mine = _MENDED.set((*_MENDED.get(), self._health))
+
+    def __exit__(self, *error: object) -> None:
+        _MENDED.reset(self._mine)
+        self._health.mended = self._before

@@ -180,8 +180,10 @@ class InFlight:
         the first stands for all. One that returns none (None, or an empty list) has nothing to
         look at, so it is not counted.
         """
-        if len(ranks) == len(references) and len(ranks) < self._world_size:
-            self._note_part(references, method, ranks)
+        if self._world_size and len(ranks) == len(references):
+            # Of a call of all ranks nobody asks but for its method: one future tells.
+            few = len(references) if len(ranks) < self._world_size else 1
+            self._note_part(references[:few], method, ranks[:few])
         firsts = [first_of(each) for each in references]
         if ranks and None in firsts:
             told = zip(firsts, ranks, strict=True)
@@ -202,7 +204,7 @@ class InFlight:
     def _note_part(
         self, references: Sequence[Reference], method: str, ranks: Sequence[int]
     ) -> None:
-        # By hash, so that no result is kept; futures of all ranks need no note.
+        # By hash, so that no result is kept.
         with self._lock:
             for each, rank in zip(references, ranks, strict=True):
                 first = first_of(each)
@@ -224,6 +226,11 @@ class InFlight:
         if not known or len(known) < len(references) or len(set(ranks)) < len(ranks):
             return None
         return ranks, known[0].method
+
+    def method_of(self, references: Sequence[Reference]) -> str:
+        """What was called, where the first of some futures is known; else empty."""
+        part = self._part_of(first_of(references[0])) if references else None
+        return "" if part is None else part.method
 
     def _part_of(self, reference: Reference | None) -> "_Part | None":
         part = None if reference is None else self._parts.get(hash(reference))

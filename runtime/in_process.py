@@ -1,51 +1,51 @@
 """Host actors as plain objects in this process, on virtual time: ``Backend`` without a cluster.
 
-Their code runs here, one call at a time, in an order drawn from a seed. While it runs, the
-process that it is meant to be is put in the place of this one: ``os.environ`` is its own
-dictionary, and ``time`` reads and passes virtual time. This process's real environment is never
-written, so child processes and C libraries see that one.
+Their code runs here, one call at a time, in an order drawn from a seed. While it runs, it finds
+what belongs to the process that it is meant to be: see ``runtime.in_process_surroundings``. This
+process's real environment is never written, so child processes and C libraries see that one.
 """
 
 import asyncio
-import os
-import signal
-import time
+import re
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
-from contextvars import ContextVar
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from ray.exceptions import ObjectLostError, TaskCancelledError
 
 from runtime import host
 from runtime.faults import FaultKind
+from runtime.in_process_being import being
 from runtime.in_process_objects import Item, Job, ProcessDiedError, Stream, copied
+from runtime.in_process_surroundings import LeavingError, Surroundings, replace_names
+from runtime.worker_class import load_class
 
 if TYPE_CHECKING:
     from runtime.in_process_backend import World
 
-__all__ = ["Process", "inside_current"]
+__all__ = ["Process"]
 
 CALL_SECONDS = 0.001
 """How long a call takes at most, unless it sleeps or a fault makes it longer."""
 
-_CURRENT: "ContextVar[Process | None]" = ContextVar("_CURRENT", default=None)
-
-
-class _ExitError(BaseException):
-    """The worker's code ends its process."""
-
-
-_LEAVING = (_ExitError, SystemExit)
 _RAISED = (Exception, KeyboardInterrupt)
 
 
-def _why_left(left: BaseException) -> str:
-    if isinstance(left, SystemExit):
-        code = left.code
-        # Ray says it so.
-        return f"it exits with an exit code {code if isinstance(code, int) else int(bool(code))}"
-    return str(left)
+_PLACE = re.compile(r"-(grp)?\d+-\d+(\.g\d+)?$")
+
+
+def _group_of(name: str) -> str:
+    """The group of an actor, by its name."""
+    return _PLACE.sub("", name)
+
+
+def _why_left(left: SystemExit) -> str:
+    if isinstance(left, LeavingError):
+        return str(left)
+    code = left.code
+    # Ray says it so.
+    return f"it exits with an exit code {code if isinstance(code, int) else int(bool(code))}"
 
 
 class Process:
@@ -64,24 +64,19 @@ class Process:
         self.world, self.name, self.node_id = world, name, node_id
         self.pid = next(world.numbers)
         self.rank = -1
+        self.group = _group_of(name)
         self.bundle: tuple[object, int] | None = None
-        self.environment: dict[str, str] = {}
+        replace_names(world)
+        self.around = Surroundings(
+            self.pid, lambda: world.time.now, f"{world.seed}/{name}/{self.pid}"
+        )
         self.death: str | None = None
+        self.died_at = 0.0
         self.is_stopped = False
         self.running: dict[Job, tuple[str, float]] = {}
         self.tasks: set[asyncio.Task[None]] = set()
         self._queue: deque[Job] = deque()
-        self._slept = 0.0
         self._frozen: list[Callable[[], None]] = []
-        self._swaps: tuple[tuple[Any, str, Any], ...] = (
-            (os, "environ", self.environment),
-            (os, "getpid", lambda: self.pid),
-            (os, "kill", self._kill),
-            (os, "_exit", self._exit),
-            (time, "sleep", self._sleep),
-            (time, "time", self._now),
-            (time, "monotonic", self._now),
-        )
         self.body: Any = make(self)
 
     @property
@@ -97,8 +92,8 @@ class Process:
     def submit(self, job: Job) -> None:
         """Queue a call."""
         if self.death is not None:
-            text = self.death
-            self.world.after(0.0, lambda: job.fail(ProcessDiedError(text)))
+            error = ProcessDiedError(self.death, self.died_at)
+            self.world.after(0.0, lambda: job.fail(error))
             return
         self._queue.append(job)
         self.world.after(0.0, self.go_on)
@@ -138,7 +133,7 @@ class Process:
         """End it; everything it was to answer fails."""
         if self.death is not None:
             return
-        self.death = why
+        self.death, self.died_at = why, self.world.time.now
         jobs = [*self.running, *self._queue]
         self.running.clear()
         self._queue.clear()
@@ -146,28 +141,20 @@ class Process:
             task.cancel()
         self.body = None
         for job in jobs:
-            job.fail(ProcessDiedError(why))
+            job.fail(ProcessDiedError(why, self.died_at))
         self.world.gone(self)
 
-    def inside(self) -> "_Being":
-        """Be this process: its environment and pid, and virtual time."""
-        self._slept = 0.0
-        return _Being(self, self._swaps)
+    def inside(self) -> AbstractContextManager[None]:
+        """Be this process: its environment, pid and random numbers, and virtual time."""
+        return being(self)
 
-    def _now(self) -> float:
-        return self.world.time.now + self._slept
+    def check_faults(self, worker_class: str) -> None:
+        """Refuse a class that lacks what a fault of this group is to strike.
 
-    def _sleep(self, seconds: float) -> None:
-        self._slept += max(0.0, seconds)
-
-    def _exit(self, code: int) -> None:
-        raise _ExitError(f"it called os._exit({code})")
-
-    def _kill(self, pid: int, number: int) -> None:
-        if pid != self.pid:
-            raise ProcessLookupError(f"a worker in process can signal itself only, not pid {pid}")
-        if number:
-            raise _ExitError(f"its process was ended by {signal.Signals(number).name}")
+        Raises:
+            PlanError: Such a fault would never strike.
+        """
+        self.world.faults.check_methods(self.group, load_class(worker_class))
 
     def _begin(self, job: Job, args: list[Any], kwargs: dict[str, Any]) -> None:
         method = "__init__" if job.entry == "start" else str(args[0]) if args else job.entry
@@ -234,11 +221,11 @@ class Process:
                 value = run()
         except _RAISED as error:
             failed = copied(error)
-            self._end(job, seconds + self._slept, lambda: job.fail(failed))
-        except _LEAVING as left:
-            self._leave(left, seconds + self._slept)
+            self._end(job, seconds + self.around.ahead, lambda: job.fail(failed))
+        except SystemExit as left:
+            self._leave(left, seconds + self.around.ahead)
         else:
-            self._end(job, seconds + self._slept, lambda: answer(value))
+            self._end(job, seconds + self.around.ahead, lambda: answer(value))
 
     def _produce(
         self,
@@ -259,14 +246,14 @@ class Process:
                 with self.inside():
                     item.set(next(values))
             except StopIteration:
-                self._end(job, self._slept, lambda: answer(None))
+                self._end(job, self.around.ahead, lambda: answer(None))
             except _RAISED as error:
                 failed = copied(error)
-                self._end(job, self._slept, lambda: job.fail(failed))
-            except _LEAVING as left:
-                self._leave(left, self._slept)
+                self._end(job, self.around.ahead, lambda: job.fail(failed))
+            except SystemExit as left:
+                self._leave(left, self.around.ahead)
             else:
-                self.world.after(self._slept, lambda: arrived(item))
+                self.world.after(self.around.ahead, lambda: arrived(item))
 
         def arrived(item: Item) -> None:
             if self.death is None:
@@ -275,7 +262,7 @@ class Process:
 
         self.world.after(seconds, produce)
 
-    def _leave(self, left: BaseException, seconds: float) -> None:
+    def _leave(self, left: SystemExit, seconds: float) -> None:
         self.world.after(seconds, lambda: self.die(_why_left(left)))
 
     def _end(self, job: Job, seconds: float, finish: Callable[[], None]) -> None:
@@ -302,22 +289,11 @@ class Process:
         self.world.after(0.0, self.go_on)
 
 
-class _Being:
-    """While it lasts, a process is in the place of this one."""
-
-    def __init__(self, process: Process, swaps: tuple[tuple[Any, str, Any], ...]) -> None:
-        self._process, self._swaps = process, swaps
-
-    def __enter__(self) -> None:
-        self._kept = [getattr(owner, name) for owner, name, _ in self._swaps]
-        self._token = _CURRENT.set(self._process)
-        for owner, name, value in self._swaps:
-            setattr(owner, name, value)
-
-    def __exit__(self, *error: object) -> None:
-        for (owner, name, _), value in zip(self._swaps, self._kept, strict=True):
-            setattr(owner, name, value)
-        _CURRENT.reset(self._token)
+async def _caught_up() -> None:
+    """Wait until all have come to the time of this worker, whose code may have slept."""
+    loop, due = asyncio.get_running_loop(), asyncio.Event()
+    loop.call_at(loop.time(), due.set)
+    await due.wait()
 
 
 async def _awaited(
@@ -330,9 +306,12 @@ async def _awaited(
     try:
         await asyncio.sleep(seconds)
         value = await running
+        await _caught_up()
     except _RAISED as error:
-        job.fail(copied(error))
-    except _LEAVING as left:
+        failed = copied(error)
+        await _caught_up()
+        job.fail(failed)
+    except SystemExit as left:
         process.die(_why_left(left))
     else:
         answer(value)
@@ -354,6 +333,7 @@ async def _streamed(
         async for value in values:
             item = Item(process.world)
             item.set(value)
+            await _caught_up()
             stream.add(item)
             wanted = asyncio.Event()
 
@@ -368,39 +348,12 @@ async def _streamed(
         await values.aclose()
     except _RAISED as error:
         job.fail(copied(error))
-    except _LEAVING as left:
+    except SystemExit as left:
         process.die(_why_left(left))
     else:
         answer(None)
     finally:
         process.running.pop(job, None)
-
-
-class _Inside(Coroutine[Any, Any, Any]):
-    """A coroutine, each step of which runs inside a process."""
-
-    def __init__(self, process: Process, inner: Coroutine[Any, Any, Any]) -> None:
-        self._process, self._inner = process, inner
-
-    def send(self, value: object) -> Any:
-        with self._process.inside():
-            return self._inner.send(value)
-
-    def throw(self, *error: Any) -> Any:
-        with self._process.inside():
-            return self._inner.throw(*error)
-
-    def close(self) -> None:
-        self._inner.close()
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        return self._inner.__await__()
-
-
-def inside_current(running: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
-    """A task's coroutine, run inside the process whose code made the task."""
-    process = _CURRENT.get()
-    return running if process is None else _Inside(process, running)
 
 
 _FAULTY = frozenset({"start", "call", "drain", "stream", "serve", "serve_stream"})

@@ -4,8 +4,7 @@ import asyncio
 import itertools
 import os
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from random import Random
 from typing import Any
@@ -20,19 +19,27 @@ from planner.inventory import BundleFacts
 from planner.node_environment import group_node_variables
 from runtime.backend import Looked, OutOfTimeError, WordsOfDeath
 from runtime.errors import step_error
-from runtime.faults import Fault, Faults
-from runtime.in_process import Process, inside_current
+from runtime.faults import Called, Fault, Faults
+from runtime.in_process import Process
+from runtime.in_process_actor import InProcessActor
+from runtime.in_process_being import inside_current
 from runtime.in_process_direct import InProcessDirect
 from runtime.in_process_hosts import WorldCompanion, address_of, held_in, host_body
-from runtime.in_process_objects import Item, Job, ProcessDiedError, Reader, Stream, StreamEnd, held
+from runtime.in_process_objects import Item, ProcessDiedError, Reader, StreamEnd
+from runtime.in_process_surroundings import Surroundings, being_in, put_back, replace_names
+from runtime.in_process_threads import PATIENCE_SECONDS, ControllerThreads
 from runtime.observe import source_of
+from runtime.raised import cargo_of
 from runtime.virtual_time import VirtualLoop, VirtualTime
 from runtime.worker_class import ask_configure_worker, probe_class
 
-__all__ = ["InProcessActor", "InProcessGroup", "World"]
+__all__ = ["InProcessGroup", "World"]
 
 _MOST_STANDING = 16
 """How many processes are named when nothing will happen any more."""
+
+_ASKED_PID = 1000
+"""The pid of the pretended process in which classes are asked what they need."""
 
 _SMALL = 100 * 1024
 """Up to how many bytes a value comes to its caller by itself."""
@@ -54,47 +61,6 @@ class InProcessGroup:
         return len(self.bundles)
 
 
-class InProcessActor:
-    """A handle of a host: ``actor.call.remote(...)``."""
-
-    def __init__(self, process: Process) -> None:
-        self.process = process
-        self.number = -process.pid
-
-    @property
-    def _actor_id(self) -> int:
-        return self.process.pid
-
-    def __getattr__(self, name: str) -> "_Entry":
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return _Entry(self.process, name, {})
-
-    def __reduce__(self) -> tuple[Callable[..., object], tuple[int]]:
-        return held(self)
-
-
-class _Entry:
-    def __init__(self, process: Process, name: str, options: Mapping[str, Any]) -> None:
-        self._process, self._name, self._options = process, name, options
-
-    def options(self, **options: object) -> "_Entry":
-        return _Entry(self._process, self._name, {**self._options, **options})
-
-    def remote(self, *args: object, **kwargs: object) -> Any:
-        process = self._process
-        with process.world.lock:
-            count = self._options.get("num_returns", 1)
-            if count == "streaming":
-                limit = self._options.get("_generator_backpressure_num_objects")
-                stream = Stream(process.world, limit)
-                process.submit(Job(self._name, (args, kwargs), (), stream))
-                return Reader(stream)
-            answers = [Item(process.world) for _ in range(count)]
-            process.submit(Job(self._name, (args, kwargs), answers, None))
-            return answers[0] if count == 1 else answers
-
-
 @frozen(eq=False)
 class World:
     """Everything that the in-process backend pretends.
@@ -109,33 +75,42 @@ class World:
     random: Random = field(init=False)
     time: VirtualTime = field(init=False)
     direct: InProcessDirect = field(init=False, factory=InProcessDirect)
-    numbers: "itertools.count[int]" = field(init=False, factory=lambda: itertools.count(1001))
+    numbers: "itertools.count[int]" = field(init=False, factory=lambda: itertools.count(_ASKED_PID + 1))
     lock: threading.RLock = field(init=False, factory=threading.RLock)
+    threads: ControllerThreads = field(init=False)
     processes: dict[str, Process] = field(init=False, factory=dict)
     nodes: set[str] = field(init=False, factory=set)
     dead_nodes: set[str] = field(init=False, factory=set)
+    removed: set[InProcessGroup] = field(init=False, factory=set)
     moved: dict[int, int] = field(init=False, factory=dict)
     _loops: list[VirtualLoop] = field(init=False, factory=list)
+
+    @threads.default
+    def _of_lock(self) -> ControllerThreads:
+        return ControllerThreads(self.lock)
 
     def __attrs_post_init__(self) -> None:
         source = Random(self.seed)  # noqa: S311  # a simulation
         object.__setattr__(self, "random", source)
-        object.__setattr__(self, "time", VirtualTime(source, self._standing))
+        others = self.threads.wait_for_others
+        object.__setattr__(self, "time", VirtualTime(source, self._standing, others))
+        replace_names(self)
 
     # What processes need.
 
     def after(self, seconds: float, action: Callable[[], None]) -> None:
         """Have something happen later."""
+        self.threads.note()
         self.time.at(self.time.now + seconds, action)
 
     def fault(self, process: Process, method: str) -> Fault | None:
         """What goes wrong with a call that begins now."""
-        return self.faults.strike(process.name, process.rank, method, self.random)
+        called = Called(process.name, process.group, process.rank, method)
+        return self.faults.strike(called, self.random)
 
     def gone(self, process: Process) -> None:
         """Note that a process is dead: its name is free again."""
         self.processes.pop(process.name, None)
-        self.faults.forget(process.name)
 
     def run_task(self, process: Process, running: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine of a process on the event loop."""
@@ -169,7 +144,10 @@ class World:
                 state = ", stopped" if process.is_stopped else ""
                 found.append(f"{who}{state}: {', '.join(calls)}")
         more = len(found) - _MOST_STANDING
-        return found[:_MOST_STANDING] + ([f"and {more} more"] if more > 0 else [])
+        named = found[:_MOST_STANDING] + ([f"and {more} more"] if more > 0 else [])
+        threads = self.threads.others()
+        waited = f"which had {PATIENCE_SECONDS:g} s of real time to do something"
+        return [*named, f"threads {', '.join(threads)}, {waited}"] if threads else named
 
     def close(self) -> None:
         """End everything."""
@@ -179,6 +157,7 @@ class World:
             self._settle()
             while self._loops:
                 self._loops.pop().close()
+            put_back(self)
 
     def process_of(self, actor: InProcessActor) -> Process:
         """The process behind a handle."""
@@ -190,6 +169,11 @@ class World:
     def is_up(self) -> bool:
         """Always."""
         return True
+
+    @property
+    def session(self) -> str:
+        """Always the same: a world is one."""
+        return "in process"
 
     def now(self) -> float:
         """Virtual seconds."""
@@ -208,6 +192,10 @@ class World:
             self.time.run_until(lambda: False, self.time.now + seconds)
         await asyncio.sleep(0)
 
+    def waits_until(self, ends: float) -> None:
+        """Pieces of such a wait may pass in which nothing is under way."""
+        self.time.waits_until(ends)
+
     def start_host(self, request: HostRequest, group: InProcessGroup) -> InProcessActor:
         """Make a process."""
         node, gpu = group.bundles[request.bundle]
@@ -217,6 +205,9 @@ class World:
             name, home = request.name, f"node-{node}"
             actor = self._start(name, home, lambda process: host_body(process, gpus, request))
             actor.process.bundle = (group, request.bundle)
+            if group in self.removed:
+                # As on Ray it is never placed, and nobody says so.
+                actor.process.stop()
             return actor
 
     def _start(self, name: str, node_id: str, make: Callable[[Process], object]) -> InProcessActor:
@@ -235,12 +226,14 @@ class World:
 
     def death(self, actor: InProcessActor) -> BaseException | None:
         """What it died of."""
-        why = actor.process.death
-        return None if why is None else ProcessDiedError(why)
+        process = actor.process
+        return None if process.death is None else ProcessDiedError(process.death, process.died_at)
 
     def words_of_death(self, error: BaseException) -> WordsOfDeath | None:
-        """What the dead process said."""
-        return WordsOfDeath(str(error)) if isinstance(error, ProcessDiedError) else None
+        """What the dead process said, and when."""
+        if isinstance(error, ProcessDiedError):
+            return WordsOfDeath(str(error), error.at)
+        return None
 
     def sees(self, shown: Mapping[str, Any]) -> bool:  # noqa: ARG002
         """Always."""
@@ -308,7 +301,8 @@ class World:
 
     def look(self, references: Sequence[Item]) -> Looked:
         """As on Ray: large values are left where they are."""
-        errors = {each: each.error for each in references if each.error is not None}
+        failed = {each: each.error for each in references if each.error is not None}
+        errors = {each: self.cause_of(error) for each, error in failed.items()}
         return Looked(
             {e: e.load() for e in references if e not in errors and e.size <= _SMALL}, errors
         )
@@ -325,8 +319,8 @@ class World:
         return StreamEnd(stream.stream)
 
     def cause_of(self, error: BaseException) -> BaseException:
-        """The error itself: nothing is wrapped here."""
-        return error
+        """What it carries; else the error itself."""
+        return cargo_of(error)
 
     def kill(self, actor: InProcessActor) -> None:
         """End a process."""
@@ -347,6 +341,7 @@ class World:
                 address=address_of(self.moved.get(node, node)),
             )
             for index, group in enumerate(groups)
+            if group not in self.removed
             for bundle, (node, _) in enumerate(group.bundles)
         )
 
@@ -393,7 +388,10 @@ class World:
     ) -> list[Any]:
         """Asked here, with the group's environment in the place of this process's."""
         questions = [(spec.gpu_share / FULL_GPU, each) for each in bundle_indices]
-        with _environment_aside():
+        asked_in = Surroundings(_ASKED_PID, lambda: self.time.now, f"{self.seed}/{spec.name}")
+        asked_in.environment.update(os.environ)
+        replace_names(self)
+        with being_in(asked_in):
             return ask_configure_worker(
                 spec.worker_class,
                 environment,
@@ -401,13 +399,3 @@ class World:
                 num_gpus_per_node,
                 group_node_variables(spec.environment, spec.interpreter).told(),
             )
-
-
-@contextmanager
-def _environment_aside() -> Iterator[None]:
-    kept = os.environ
-    setattr(os, "environ", dict(kept))  # noqa: B010
-    try:
-        yield
-    finally:
-        setattr(os, "environ", kept)  # noqa: B010

@@ -56,6 +56,13 @@ class InProcessDirect:
         """Whether it is remembered: no transfer fails here."""
         return name in self._known
 
+    def note_ended(self, actors: Sequence[Any]) -> None:
+        """Nothing: a process is dead at once."""
+
+    def was_ended(self, actor: Any) -> bool:
+        """As the process itself knows."""
+        return actor.process.death is not None
+
     def entry(
         self, actor: Any, method: str, transport: str, options: Mapping[str, Any]
     ) -> Callable[..., Item]:

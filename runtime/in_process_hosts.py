@@ -22,12 +22,12 @@ def address_of(node: int) -> str:
 
 def host_body(process: Process, gpus: tuple[str, ...], request: HostRequest) -> object:
     """The host object of a process, with the environment that its node hands it."""
-    process.environment.update(os.environ)
+    process.around.environment.update(os.environ)
     given = request.runtime_env.value().get("env_vars", {})
     if isinstance(given, Mapping):
-        process.environment.update({name: str(value) for name, value in given.items()})
+        process.around.environment.update({name: str(value) for name, value in given.items()})
     if gpus:
-        process.environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+        process.around.environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     made = _AsyncBody if request.asynchronous else _PlainBody
     return made(process, gpus)
 
@@ -64,9 +64,15 @@ class WorldCompanion:
         looks = self.look(workers)
         return {rank: f"in {look['method'] or 'nothing'}" for rank, look in looks.items()}
 
+    def clock(self, workers: Mapping[int, Mapping[str, Any]]) -> dict[int, float]:
+        """Virtual time."""
+        return dict.fromkeys(workers, self._world.now())
+
     def kill(self, workers: Mapping[int, Mapping[str, Any]]) -> list[int]:
-        """End processes at once; gives those that were alive."""
-        found = {rank: self._process(told["pid"]) for rank, told in workers.items()}
+        """End processes at once, unless it is too late; gives those that were alive."""
+        now = self._world.now()
+        wanted = {rank: told for rank, told in workers.items() if now <= told["until"]}
+        found = {rank: self._process(told["pid"]) for rank, told in wanted.items()}
         for process in found.values():
             if process is not None:
                 process.die("its process was ended by SIGKILL")
@@ -158,6 +164,7 @@ class _PlainBody(_Told, host.Host):
         """As ``Host.start``; the arguments are here already."""
         self._prepare(told)
         with self._named("__init__"):
+            self._process.check_faults(str(told["worker_class"]))
             return self._construct(told, [_resolved(each) for each in payloads])
 
 
@@ -166,6 +173,7 @@ class _AsyncBody(_Told, host.AsyncHost):
         """As ``AsyncHost.start``; the arguments are here already."""
         self._prepare(told)
         with self._named("__init__"):
+            self._process.check_faults(str(told["worker_class"]))
             return self._construct(told, [_resolved(each) for each in payloads])
 
     async def report(  # type: ignore[override]

@@ -47,12 +47,12 @@ _COMPLETIONS = itertools.count(1)
 class ProcessDiedError(ActorDiedError):
     """A process of the in-process backend is dead; caught as Ray's own error is."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, at: float | None = None) -> None:
         super().__init__()
-        self.error_msg = text
+        self.args, self.error_msg, self.at = (text,), text, at
 
-    def __reduce__(self) -> tuple[type[Self], tuple[str]]:
-        return type(self), (self.error_msg,)
+    def __reduce__(self) -> tuple[type[Self], tuple[str, float | None]]:
+        return type(self), (self.error_msg, self.at)
 
 
 class Item:
@@ -139,12 +139,13 @@ class Stream:
 
     def take(self) -> Item | None:
         """The next object; None after the last one."""
-        self.world.time.run_until(lambda: self.is_ready, None)
-        if not self.items:
-            return None
-        item = self.items.popleft()
-        self._go_on()
-        return item
+        with self.world.lock:
+            self.world.time.run_until(lambda: self.is_ready, None)
+            if not self.items:
+                return None
+            item = self.items.popleft()
+            self._go_on()
+            return item
 
     def let_go(self) -> None:
         """Nobody takes the objects any more: they are made to the end, as on Ray, and dropped.

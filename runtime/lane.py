@@ -4,8 +4,10 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from planner.liveness import WorkerSeen, WorkerStatus, plan_statuses
+from planner.actor_names import companion_name
+from planner.liveness import WorkerSeen, WorkerStatus, plan_statuses, stack_texts
 from runtime.backend import Actor, Backend, Reference
+from runtime.errors import step_error
 from runtime.roster import Roster
 
 __all__ = ["Lane"]
@@ -36,8 +38,10 @@ class Lane:
         self.roster = roster
         self._companions: dict[str, Actor] = {}
         self._made = 0
+        self._started: dict[str, Actor] = {}
         self._is_closed = False
-        self._lock = threading.Lock()
+        # The handler of a signal may end the group in the thread that starts a companion.
+        self._lock = threading.RLock()
 
     @property
     def is_warm(self) -> bool:
@@ -46,7 +50,7 @@ class Lane:
 
     def status(self, timeout: float | None = None) -> tuple[WorkerStatus, ...]:
         """How every rank is; a rank whose node does not answer in time is out of reach."""
-        looked = self._ask("look", timeout)
+        looked = self._ask("look", timeout, self._by_node(self.roster))
         seen = {
             rank: WorkerSeen(
                 state=str(each["state"]),
@@ -59,12 +63,15 @@ class Lane:
         return plan_statuses([self.roster[rank] for rank in sorted(self.roster)], seen)
 
     def stacks(self, ranks: Sequence[int], timeout: float | None = None) -> dict[int, str]:
-        """The stacks of all threads of some ranks, as text."""
-        return self._ask("stacks", timeout, ranks, STACK_SECONDS)
+        """The stacks of all threads of some ranks as text, or why there are none."""
+        told = self._ask("stacks", timeout, self._by_node(ranks), STACK_SECONDS)
+        live = self._backend.live_nodes()
+        lost = [rank for rank in ranks if self.roster.nodes[rank] not in live]
+        return stack_texts(ranks, told, lost, ANSWER_SECONDS if timeout is None else timeout)
 
     def remains(self, ranks: Sequence[int]) -> dict[int, Any]:
         """What some ranks left behind, as far as their nodes say so soon."""
-        return self._ask("remains", REMAINS_SECONDS, ranks)
+        return self._ask("remains", REMAINS_SECONDS, self._by_node(ranks))
 
     def warm(self) -> None:
         """Start the companions of nodes that this process can't look at by itself.
@@ -76,24 +83,39 @@ class Lane:
                 self._companion(node_id)
 
     def kill(self, ranks: Sequence[int], timeout: float | None = None) -> list[int]:
-        """End processes at once, by their nodes; gives the ranks whose nodes did."""
-        return sorted(self._ask("kill", timeout, ranks))
+        """End processes at once, by their nodes; gives the ranks whose nodes did.
 
-    def end(self) -> list[str]:
-        """End the companions; gives their names."""
+        A node that hears of it only when time is up does nothing any more: nobody counts on it.
+        """
+        ends = self._backend.now() + (ANSWER_SECONDS if timeout is None else timeout)
+        wanted = self._by_node(ranks)
+        clocks = self._ask("clock", timeout, wanted)
+        left = max(0.0, ends - self._backend.now())
+        orders = {
+            node_id: {
+                rank: {**told, "until": clocks[rank] + left} for rank, told in workers.items()
+            }
+            for node_id, workers in wanted.items()
+            if clocks.keys() >= workers.keys()
+        }
+        return sorted(self._ask("kill", left, orders))
+
+    def close(self) -> Mapping[str, Actor]:
+        """Start no companion any more; gives all that were started, by name, for their end."""
         with self._lock:
             self._is_closed = True
-            companions, self._companions = self._companions, {}
-        for actor in companions.values():
-            self._backend.kill(actor)
-        return [f"{self._group}.companion-{index}" for index in range(self._made)]
+            self._companions = {}
+            return dict(self._started)
 
     def _ask(
-        self, method: str, timeout: float | None, ranks: Sequence[int] | None = None, *more: object
+        self,
+        method: str,
+        timeout: float | None,
+        wanted: Mapping[str, Mapping[int, Mapping[str, Any]]],
+        *more: object,
     ) -> dict[int, Any]:
         if self._is_closed:
             return {}
-        wanted = self._by_node(self.roster if ranks is None else ranks)
         ends = self._backend.now() + (ANSWER_SECONDS if timeout is None else timeout)
         found, lost = self._asked(method, ends, wanted, *more)
         if lost:
@@ -116,7 +138,8 @@ class Lane:
             # Nothing can be started on a node that is lost: its ranks are out of reach.
             if node_id in live:
                 actor = self._companion(node_id)
-                asked[node_id] = getattr(actor, method).remote(told, *more)
+                if actor is not None:
+                    asked[node_id] = getattr(actor, method).remote(told, *more)
         found: dict[int, Any] = {}
         lost: list[str] = []
         if asked:
@@ -144,10 +167,33 @@ class Lane:
             wanted.setdefault(self.roster.nodes[rank], {})[rank] = self.roster.vitals[rank]
         return wanted
 
-    def _companion(self, node_id: str) -> Actor:
+    def _companion(self, node_id: str) -> Actor | None:
+        """The one of a node, started when there is none; None once the group is ended."""
         with self._lock:
-            if node_id not in self._companions:
-                name = f"{self._group}.companion-{self._made}"
-                self._made += 1
-                self._companions[node_id] = self._backend.start_companion(node_id, name)
-            return self._companions[node_id]
+            if not self._is_closed and node_id not in self._companions:
+                actor = self._start(node_id)
+                if not self._is_closed:
+                    self._companions[node_id] = actor
+            return self._companions.get(node_id)
+
+    def _start(self, node_id: str) -> Actor:
+        taken = self._backend.names()
+        while (name := companion_name(self._group, self._made)) in taken:
+            self._made += 1
+        self._made += 1
+        try:
+            actor = self._backend.start_companion(node_id, name)
+        except Exception as error:
+            address = next(
+                (self.roster[rank].node for rank, at in self.roster.nodes.items() if at == node_id),
+                node_id,
+            )
+            raise step_error(
+                f"worker group {self._group!r}: starting {name!r}, the process that looks at its "
+                f"workers on node {address},",
+                error,
+            ) from error
+        self._started[name] = actor
+        if self._is_closed:
+            self._backend.kill(actor)
+        return actor

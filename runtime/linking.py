@@ -5,15 +5,28 @@ collectives are imported where they are needed. Ray's own gloo group would take 
 default group of ``torch.distributed``, which is the worker's; so this makes one beside it.
 """
 
-from collections.abc import MutableMapping
+import re
+from collections.abc import Iterator, MutableMapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from importlib import import_module
 from typing import Any
 
-__all__ = ["TRANSFER_SECONDS", "ability", "join", "leave", "open_meeting"]
+__all__ = [
+    "REMEDY",
+    "TRANSFER_SECONDS",
+    "ability",
+    "join",
+    "leave",
+    "make_store",
+    "open_meeting",
+]
 
 TRANSFER_SECONDS = 60.0
 """How long a tensor may take from one worker to another, where Ray does not say."""
+
+REMEDY = "end the link, recover the groups, and link them again"
+"""What helps after a transfer has failed."""
 
 Links = MutableMapping[str, Any]
 """What a process keeps of its links, by name."""
@@ -48,7 +61,7 @@ def join(
     meeting: tuple[str, int],
     address: str,
     rank: int,
-    size: int,
+    members: Sequence[str],
     seconds: float,
 ) -> None:
     """Connect with all others of a link, under the link's name for Ray.
@@ -59,12 +72,13 @@ def join(
         meeting: Where its members find each other.
         address: This node's address.
         rank: This process's number in the link.
-        size: How many there are.
+        members: All of them, for messages.
         seconds: How long it may take.
     """
     distributed: Any = import_module("torch.distributed")
     collective: Any = import_module("ray.util.collective")
-    limit = timedelta(seconds=seconds)
+    limit, size = timedelta(seconds=seconds), len(members)
+    make_store()
     store = links.get(name) or distributed.TCPStore(*meeting, is_master=False, timeout=limit)
     gloo = distributed.ProcessGroupGloo
     options = gloo._Options()
@@ -74,8 +88,18 @@ def join(
     links[name] = store, group
     # Ray makes a group of a class that it knows by a name.
     kind = f"RANKPLAN_{name}"
-    collective.register_collective_backend(kind, _group_class(group))
+    collective.register_collective_backend(kind, _group_class(name, group, members))
     collective.init_collective_group(size, rank, kind, name)
+
+
+def make_store() -> None:
+    """Make what this process keeps of objects that are sent directly.
+
+    Ray makes it when it is first used, without a lock: of two threads that are the first, one
+    would keep what it gets where the other never looks.
+    """
+    worker: Any = import_module("ray._private.worker")
+    _ = worker.global_worker.rdt_manager.rdt_store
 
 
 def leave(links: Links, name: str) -> None:
@@ -86,7 +110,7 @@ def leave(links: Links, name: str) -> None:
         collective.destroy_collective_group(name)
 
 
-def _group_class(group: Any) -> type:
+def _group_class(name: str, group: Any, members: Sequence[str]) -> type:
     """A class of Ray's collective groups that sends and receives over a process group."""
     base: Any = import_module("ray.util.collective.collective_group.base_collective_group")
     constants: Any = import_module("ray._private.ray_constants")
@@ -97,10 +121,12 @@ def _group_class(group: Any) -> type:
         raise NotImplementedError("a link only sends from one worker to another")
 
     def send(_: object, tensors: list[Any], options: Any) -> None:
-        group.send(tensors, options.dst_rank, 0).wait(limit)
+        with _told(f"link {name!r}: sending to {members[options.dst_rank]} failed"):
+            group.send(tensors, options.dst_rank, 0).wait(limit)
 
     def receive(_: object, tensors: list[Any], options: Any) -> None:
-        group.recv(tensors, options.src_rank, 0).wait(limit)
+        with _told(f"link {name!r}: nothing came from {members[options.src_rank]}"):
+            group.recv(tensors, options.src_rank, 0).wait(limit)
 
     given = {
         **dict.fromkeys(base.BaseGroup.__abstractmethods__, refused),
@@ -110,3 +136,13 @@ def _group_class(group: Any) -> type:
     }
     made: type = type("Link", (base.BaseGroup,), given)
     return made
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Say what failed, and what to do, in place of where in its own source gloo has noticed."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = re.sub(r"^\[[^\]]*:\d+\] *", "", str(error).strip())
+        raise RuntimeError(f"{what}: {reason}; {REMEDY}") from None

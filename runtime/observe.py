@@ -86,7 +86,10 @@ def _accelerator_type(resources: Mapping[str, float]) -> str:
 
 
 def observe_bundles(groups: Sequence[PlacementGroup]) -> tuple[BundleFacts, ...]:
-    """On which node each bundle landed, by placement group and bundle; GPU ids are not known."""
+    """On which node each bundle landed, by placement group and bundle; GPU ids are not known.
+
+    Bundles of a placement group that was removed are left out: Ray's table keeps them.
+    """
     addresses = {str(each["NodeID"]): str(each["NodeManagerAddress"]) for each in ray.nodes()}
     tables = [placement_group_table(group) for group in groups]
     return tuple(
@@ -98,7 +101,8 @@ def observe_bundles(groups: Sequence[PlacementGroup]) -> tuple[BundleFacts, ...]
             resources=tuple(sorted(table["bundles"].get(bundle, {}).items())),
         )
         for index, table in enumerate(tables)
-        for bundle, node_id in sorted(table["bundles_to_node_id"].items())
+        if table.get("state") != "REMOVED"
+        for bundle, node_id in sorted(table.get("bundles_to_node_id", {}).items())
     )
 
 

@@ -8,7 +8,9 @@ import numpy as np
 
 from planner.dispatch import Transport, choose_transport
 from planner.findings import Findings
+from planner.transports import held_apart_text
 from runtime.backend import Backend
+from runtime.tensor_storages import carry_storages
 
 __all__ = ["is_plain", "payload_size", "record_unsendable", "ship", "try_to_send"]
 
@@ -28,9 +30,16 @@ def ship(backend: Backend, value: object, receivers: int, calls: int) -> object:
         value: A payload.
         receivers: How many calls carry it.
         calls: How many calls there are in all.
+
+    Raises:
+        TypeError: It stands for a result that is held for a direct transport.
     """
+    held_for = backend.direct.transport_of(value)
+    if held_for:
+        raise TypeError("; ".join(held_apart_text(held_for)))
     if backend.is_reference(value):
         return value
+    carry_storages()
     compact = _compact(value)
     match choose_transport(payload_size(compact), receivers, calls):
         case Transport.INLINE:

@@ -8,6 +8,7 @@ from attrs import field, frozen
 
 from planner.outcomes import Held, RankIdentity, still_waiting_text
 from runtime.backend import Backend, Reference
+from runtime.lookout import Lookout
 
 __all__ = ["PROGRESS_SECONDS", "SHORTEST_SECONDS", "Behind", "Progress", "held_by", "waits"]
 
@@ -32,6 +33,7 @@ def waits(
     limit: float | None,
     is_over: Callable[[], bool],
     tell: Callable[[], None] = lambda: None,
+    lookout: Lookout | None = None,
 ) -> Iterator[float]:
     """How long to wait next, again and again, until it is over or time is up.
 
@@ -40,14 +42,19 @@ def waits(
         limit: Seconds; None waits without end.
         is_over: Asked after each piece.
         tell: Called about once a minute.
+        lookout: Looks between the pieces whether somebody died.
     """
     now = backend.now
     ends = math.inf if limit is None else now() + limit
     tells = now() + PROGRESS_SECONDS
     while not is_over():
-        yield max(0.0, min(ends, tells) - now())
+        backend.waits_until(ends)
+        looks = math.inf if lookout is None or lookout.is_struck else lookout.due
+        yield max(0.0, min(ends, tells, looks) - now())
         if is_over() or ends - now() < SHORTEST_SECONDS:
             return
+        if lookout is not None:
+            lookout.look()
         if now() >= tells:
             tells = now() + PROGRESS_SECONDS
             tell()

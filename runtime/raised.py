@@ -19,7 +19,16 @@ from typing import Any
 from ray import cloudpickle
 from ray.exceptions import RayTaskError
 
-__all__ = ["arrived", "bare", "fit_to_travel", "put", "state_of"]
+__all__ = [
+    "arguments_of",
+    "arrived",
+    "bare",
+    "carried",
+    "cargo_of",
+    "fit_to_travel",
+    "put",
+    "state_of",
+]
 
 LARGEST = 20_000
 """Bytes of an exception, and of its traceback as text: more is cut. Ray notices errors of more
@@ -32,6 +41,8 @@ MOST_PARTS = 100
 """How many attributes an exception keeps that is cut."""
 
 _REDUCE = "__reduce_ex__"
+_CARGO = "rankplan_cargo"
+_OURS = ("__notes__", "rankplan_raised_at")
 _CHAIN = ("__traceback__", "__cause__", "__context__", "__suppress_context__")
 _EVERYWHERE = frozenset({"builtins", "ray"})
 _NO_STATE = frozenset({BaseException, Exception, BaseExceptionGroup, ExceptionGroup, object})
@@ -55,9 +66,14 @@ def fit_to_travel(error: Exception) -> Exception:
     It arrives with its type, arguments, attributes, notes and message. What is too large is cut;
     what can't be serialised arrives as text.
     """
-    kind = type(error)
     if isinstance(error, RayTaskError) or _REDUCE in vars(error):
         return error
+    if not _speaks(error):
+        # Ray writes down what an exception says before it sends it.
+        mute, error = error, _as_text(error)
+        with contextlib.suppress(Exception):
+            vars(error).update({name: vars(mute)[name] for name in _OURS if name in vars(mute)})
+    kind = type(error)
     whole = _pickled(error)
     is_large = len(whole) > LARGEST or _told(error) > LARGEST
     survives = _survives(error, whole)
@@ -72,12 +88,30 @@ def fit_to_travel(error: Exception) -> Exception:
     facts = (
         whole if survives else b"",
         tuple((base.__module__, base.__qualname__, _pickled(base)) for base in bases),
-        tuple(map(_part, _args(error))),
+        tuple(map(_part, arguments_of(error))),
         tuple((name, _part(value)) for name, value in state_of(error).items()),
         text,
     )
     vars(error)[_REDUCE] = _Way(facts)
     return error
+
+
+def carried(error: BaseException) -> Exception:
+    """What is no ``Exception``, inside one.
+
+    Ray ends a worker that raises such in a stream, and of an async one it never tells.
+    """
+    carrier = _as_text(error)
+    vars(carrier)[_CARGO] = error
+    return fit_to_travel(carrier)
+
+
+def cargo_of(error: BaseException) -> BaseException:
+    """What an exception was made to carry, where it has arrived; else itself."""
+    cargo = vars(error).get(_CARGO)
+    if not isinstance(cargo, BaseException):
+        return error
+    return cargo if cargo.__traceback__ else cargo.with_traceback(error.__traceback__)
 
 
 def arrived(
@@ -171,7 +205,7 @@ def _built_in(kind: type) -> Any:
     return base
 
 
-def _args(error: Exception) -> tuple[object, ...]:
+def arguments_of(error: Exception) -> tuple[object, ...]:
     """What its built-in type is made from; for an ``OSError`` that is more than ``args``."""
     try:
         _, args, *_ = _built_in(type(error)).__reduce__(error)
@@ -194,20 +228,27 @@ def _put_together(
 
 def _smaller(error: Exception) -> Exception:
     """One of the same type with its texts cut, where it stands."""
-    args = tuple(map(_cut_value, _args(error)))
+    args = tuple(map(_cut_value, arguments_of(error)))
     attributes = {
         name: _cut_value(value) for name, value in list(state_of(error).items())[:MOST_PARTS]
     }
     made = _put_together(type(error), args, attributes)
     if made is None or _told(made) > LARGEST or len(_pickled(state_of(made))) > 2 * LARGEST:
-        kind = type(error)
-        name = f"{kind.__module__}.{kind.__qualname__}"
-        made = RuntimeError(f"{name}: {_cut(_text(error))}")
+        made = _as_text(error)
     for name in _CHAIN:
         put(made, name, getattr(error, name))
     if _told(made) > LARGEST:
         put(made, "__cause__", None)
         put(made, "__context__", None)
+    return made
+
+
+def _as_text(error: BaseException) -> Exception:
+    """What says the same, and whose type says nothing."""
+    kind = type(error)
+    made = RuntimeError(f"{kind.__module__}.{kind.__qualname__}: {_cut(_text(error))}")
+    for name in _CHAIN:
+        put(made, name, getattr(error, name))
     return made
 
 
@@ -276,6 +317,14 @@ def _few(texts: Sequence[str]) -> Iterator[str]:
 
 def _cut(text: str, most: int = LARGEST_PART) -> str:
     return text if len(text) <= most else f"{text[:most]}... ({len(text) - most:,} more characters)"
+
+
+def _speaks(error: BaseException) -> bool:
+    try:
+        str(error)
+    except Exception:  # noqa: BLE001  # any type: it is the user's
+        return False
+    return True
 
 
 def _text(error: BaseException) -> str:

@@ -1,6 +1,7 @@
 """The runtime's effects on Ray. Nothing is decided here."""
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import Any
 
 import ray
 from ray import ObjectRef, ObjectRefGenerator, cloudpickle
-from ray._private import state
+from ray._private import state, worker
 from ray.actor import ActorHandle
 from ray.exceptions import (
     ActorAlreadyExistsError,
@@ -44,17 +45,20 @@ from runtime import (
     direct_values,
     handle,
     host,
+    host_body,
     inherited,
     linking,
     node_facts,
     probes,
     raised,
+    tensor_storages,
     vitals,
     worker_class,
 )
 from runtime.backend import Looked, OutOfTimeError, Reference, WordsOfDeath
 from runtime.batch_bytes import pack
-from runtime.direct_on_ray import DIRECT_ON_RAY, DirectOnRay, Kept
+from runtime.direct_on_ray import DIRECT_ON_RAY, DirectOnRay, Kept, copies_of
+from runtime.errors import ExecutionError
 from runtime.interpreters import interpreter_of, prepare_interpreter
 from runtime.observe import observe_bundles, observe_held, source_of
 from runtime.probes import ask_configure_worker, import_class
@@ -78,6 +82,7 @@ _PARSER = threading.Lock()
 
 # Hosts and handles travel by value: the other side may not have rankplan installed.
 cloudpickle.register_pickle_by_value(host)
+cloudpickle.register_pickle_by_value(host_body)
 cloudpickle.register_pickle_by_value(inherited)
 cloudpickle.register_pickle_by_value(raised)
 cloudpickle.register_pickle_by_value(worker_class)
@@ -91,6 +96,7 @@ cloudpickle.register_pickle_by_value(batch_bytes)
 cloudpickle.register_pickle_by_value(carrying)
 cloudpickle.register_pickle_by_value(direct_values)
 cloudpickle.register_pickle_by_value(linking)
+cloudpickle.register_pickle_by_value(tensor_storages)
 carrying.carry_named_sharding()
 
 _HOST = ray.remote(host.Host)
@@ -101,10 +107,27 @@ _COMPANION = ray.remote(companion.Companion)
 class RayBackend:
     """``Backend`` on the Ray cluster that this process is connected to."""
 
+    def __init__(self) -> None:
+        self._known_session: tuple[object, str] = (None, "")
+
     @property
     def is_up(self) -> bool:
         """Whether this process is connected."""
         return ray.is_initialized()
+
+    @property
+    def session(self) -> str:
+        """Ray's name of it, and the job that this process is there."""
+        if not ray.is_initialized():
+            return ""
+        # Each connection has a node of its own here, and asking Ray takes longer than looking.
+        node = worker._global_node
+        known, name = self._known_session
+        if node is None or known is not node:
+            context = ray.get_runtime_context()
+            name = f"{context.get_session_name()}, job {context.get_job_id()}"
+            self._known_session = (node, name)
+        return name
 
     @property
     def direct(self) -> DirectOnRay:
@@ -122,6 +145,9 @@ class RayBackend:
     async def rest(self, seconds: float) -> None:
         """``asyncio.sleep``."""
         await asyncio.sleep(seconds)
+
+    def waits_until(self, ends: float) -> None:
+        """Nothing: time passes by itself."""
 
     def start_host(self, request: HostRequest, group: PlacementGroup) -> ActorHandle[Any]:
         """Submit one host actor; returns at once."""
@@ -155,6 +181,7 @@ class RayBackend:
                 # This process may still know an actor whose name the cluster has given up.
                 if request.name in self.names() or time.monotonic() > ends:
                     raise
+                _forget(request.name)
                 time.sleep(0.02)
             else:
                 return actor
@@ -216,6 +243,7 @@ class RayBackend:
 
     def put(self, value: object) -> Reference:
         """Put an object into Ray's store."""
+        _check_connected()
         return ray.put(pack(value))
 
     def is_reference(self, value: object) -> bool:
@@ -230,6 +258,7 @@ class RayBackend:
         self, references: Sequence[Reference], count: int, timeout: float | None
     ) -> tuple[list[Reference], list[Reference]]:
         """``ray.wait``; objects stay where they are."""
+        _check_connected()
         given = {each.object: each for each in references if type(each) is Kept}
         waited = [DIRECT_ON_RAY.argument(each) for each in references] if given else references
         ready, rest = ray.wait(list(waited), num_returns=count, timeout=timeout, fetch_local=False)
@@ -238,10 +267,13 @@ class RayBackend:
         return ready, rest
 
     def get(self, references: Sequence[Reference], timeout: float | None) -> list[Any]:
-        """``ray.get``; of what stays with its maker, a copy."""
-        here = [each.stored() if type(each) is Kept else each for each in references]
+        """``ray.get``; of what stays with its maker, a copy, made once all are there."""
+        _check_connected()
+        here, left = references, timeout
+        if any(type(each) is Kept for each in references):
+            here, left = copies_of(self, references, timeout)
         try:
-            return ray.get(here, timeout=timeout)
+            return ray.get(list(here), timeout=left)
         except GetTimeoutError as error:
             if isinstance(error, RayTaskError):
                 # A worker's own timeout, which is a failure like any other.
@@ -286,11 +318,15 @@ class RayBackend:
         cause = error.cause if isinstance(error, RayTaskError) else None
         if not isinstance(cause, BaseException):
             return error
+        cause = raised.cargo_of(cause)
         raised.put(cause, "rankplan_trace", readable(str(error)))
         return cause
 
     def kill(self, actor: ActorHandle[Any]) -> None:
-        """``ray.kill``."""
+        """``ray.kill``; where this process has left Ray, Ray ends them by itself."""
+        if not ray.is_initialized():
+            return
+        DIRECT_ON_RAY.note_ended([actor])
         try:
             ray.kill(actor)
         except (RayError, ValueError):
@@ -360,6 +396,23 @@ class RayBackend:
             [(spec.gpu_share / FULL_GPU, each) for each in bundle_indices],
             num_gpus_per_node,
             group_node_variables(spec.environment, spec.interpreter).told(),
+        )
+
+
+def _forget(name: str) -> None:
+    """Have Ray forget here a dead actor that this process made, and that was never killed."""
+    with contextlib.suppress(ValueError, RayError):
+        actor = ray.get_actor(name)
+        if actor._get_local_state() == _DEAD:
+            ray.kill(actor)
+
+
+def _check_connected() -> None:
+    # Ray would connect by itself, to a new cluster or to somebody else's.
+    if not ray.is_initialized():
+        raise ExecutionError(
+            "this process is not connected to Ray any more, so what was sent cannot be asked for: "
+            "call ray.init() or init_ray(), and start a new cluster and a new group"
         )
 
 

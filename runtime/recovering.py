@@ -10,7 +10,15 @@ from planner.acknowledgement import judge_affinity, judge_class_again
 from planner.group import with_environment_before_python
 from planner.launch import LaunchPlan, identity_of
 from planner.outcomes import ranks_text
-from planner.recovery import RecoveryPlan, RestartedRank, recovery_text
+from planner.recovery import (
+    RecoveryFacts,
+    RecoveryPlan,
+    RestartedRank,
+    awaited_text,
+    gone_groups,
+    lost_nodes,
+    recovery_text,
+)
 from planner.restart import (
     bundles_on,
     moved_bundles,
@@ -24,13 +32,17 @@ from runtime.errors import ExecutionError
 from runtime.launching import Launched, missing_variables
 from runtime.places import PORTS
 from runtime.preflight import compare, preflight_again
+from runtime.progress import waits
 from runtime.roster import Roster
 from runtime.rounds import Again, end_after, facts_of, refuse, start_hosts, start_workers
 from runtime.teardown import end
 
-__all__ = ["RecoveryError", "free_slots", "start_again"]
+__all__ = ["RecoveryError", "back_off", "recovery_facts", "start_again"]
 
 _log = logging.getLogger("rankplan")
+
+LOOK_SECONDS = 0.1
+"""How often a recovery looks where the bundles of a lost node are."""
 
 
 class RecoveryError(ExecutionError):
@@ -50,33 +62,97 @@ class RecoveryError(ExecutionError):
         return error
 
 
-def free_slots(
+def recovery_facts(
+    backend: Backend,
+    launched: Launched,
+    failed: Sequence[int],
+    absent: Collection[int],
+    attempt: int,
+    wait: float,
+) -> RecoveryFacts:
+    """What a recovery is planned from.
+
+    Args:
+        backend: Where the group runs.
+        launched: The group.
+        failed: Its ranks that have failed.
+        absent: Ranks that were given up: nobody takes their bundles.
+        attempt: How many recoveries there were.
+        wait: Seconds that the cluster may take to give the bundles of lost nodes to others; 0
+            looks once.
+    """
+    lost = lost_nodes(launched.identities.nodes, failed, backend.live_nodes())
+    gone = gone_groups(launched.plan, backend.landed(launched.again.groups))
+    return RecoveryFacts(
+        failed=tuple(failed),
+        lost_nodes=lost,
+        attempt=attempt,
+        free_slots=_free_slots(backend, launched, lost, absent, gone, wait),
+        absent=tuple(sorted(absent)),
+        gone_groups=gone,
+    )
+
+
+def _free_slots(
     backend: Backend,
     launched: Launched,
     lost: Sequence[str],
     absent: Collection[int],
+    gone: Collection[int],
     wait: float,
 ) -> tuple[tuple[int, int, str], ...]:
     """Bundles of lost nodes that the cluster has given to other nodes by now.
 
     Ray moves the bundles of a lost node to nodes that have room.
-
-    Args:
-        backend: Where the group runs.
-        launched: The group.
-        lost: The nodes that are gone.
-        absent: Ranks that were given up: nobody takes their bundles.
-        wait: Seconds that the cluster may take for it; 0 looks once.
     """
-    struck = bundles_on(launched.plan, lost, absent)
-    ends = backend.now() + wait
-    while struck:
+    plan = launched.plan
+    struck = [each for each in bundles_on(plan, lost, absent) if each[0] not in gone]
+    moved: tuple[tuple[int, int, str], ...] = ()
+
+    def has_moved() -> bool:
+        nonlocal moved
         landed = backend.landed(launched.again.groups)
         moved = moved_bundles(struck, lost, landed, backend.live_nodes())
-        if len(moved) == len(struck) or backend.now() >= ends:
-            return moved
-        backend.pause(0.1)
-    return ()
+        return len(moved) == len(struck)
+
+    def left() -> str:
+        there = {each[:2] for each in moved}
+        return awaited_text(plan, [each for each in struck if each not in there])
+
+    if not struck or has_moved() or wait <= 0:
+        return moved
+    told = "worker group %r: its recovery waits up to %.1f s for %s"
+    _log.info(told, plan.group, wait, left())
+    began = backend.now()
+
+    def tell() -> None:
+        waited = backend.now() - began
+        told = "worker group %r: its recovery still waits for %s, after %.0f s"
+        _log.warning(told, plan.group, left(), waited)
+
+    for seconds in waits(backend, wait, lambda: len(moved) == len(struck), tell):
+        backend.pause(min(seconds, LOOK_SECONDS))
+        has_moved()
+    return moved
+
+
+def back_off(backend: Backend, plan: RecoveryPlan) -> None:
+    """Let the pause before a recovery pass."""
+    _log.info(
+        "worker group %r recovers, generation %d%s",
+        plan.group,
+        plan.generation,
+        f", after a pause of {plan.pause:g} s" if plan.pause else "",
+    )
+    began = backend.now()
+
+    def tell() -> None:
+        passed = backend.now() - began
+        told = "worker group %r: its recovery pauses first: %.0f of %g s are over"
+        _log.warning(told, plan.group, passed, plan.pause)
+
+    for seconds in waits(backend, plan.pause, lambda: False, tell) if plan.pause else ():
+        backend.pause(seconds)
 
 
 def start_again(
@@ -158,6 +234,7 @@ def start_again(
         ranked[rank] = actor
     identities.listeners.extend(launched.identities.listeners)
     identities.readers.extend(launched.identities.readers)
+    identities.lookers.extend(launched.identities.lookers)
     return evolve(
         launched,
         plan=plan,

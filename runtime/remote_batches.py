@@ -6,16 +6,19 @@ from typing import Any, Generic, TypeVar, cast
 from attrs import field, frozen
 
 from planner.call_requests import ArgumentPlan, Route
+from planner.outcomes import RankIdentity
 from planner.resharding import Part, Receiver, ReshardPlan, RowSpan, parts_sent
 from planner.slice_results import SliceResult, unlike_slices
 from planner.slicing import SlicePlan, restore_order
-from runtime.backend import Actor, Backend, OutOfTimeError, Reference
+from runtime.backend import Actor, Backend, Reference
 from runtime.batch_bytes import cut
 from runtime.batches import BatchError, Rows, assemble, join, row_count, take
 from runtime.direct_values import cut_direct
+from runtime.gather import Behind, check_timeout, gather_or_raise
 
 __all__ = [
     "Joined",
+    "Makers",
     "RemoteBatch",
     "Tools",
     "joined_in_order",
@@ -25,6 +28,23 @@ __all__ = [
 ]
 
 R = TypeVar("R")
+
+
+@frozen(kw_only=True, eq=False)
+class Makers:
+    """The call that makes a batch.
+
+    Attributes:
+        subject: What was called, for messages.
+        ranks: The rank that makes each slice.
+        identities: Who the ranks are.
+        behind: Says which of them have not begun.
+    """
+
+    subject: str
+    ranks: tuple[int, ...]
+    identities: Mapping[int, RankIdentity]
+    behind: Behind
 
 
 @frozen(kw_only=True, eq=False)
@@ -40,6 +60,7 @@ class RemoteBatch(Generic[R]):
         is_cut: Whether the slices were cut for a call, padding included, and can only be that.
         homes: The worker that holds each slice, and cuts parts out of it.
         backend: Where they are.
+        makers: The call that makes them; None where they were stored from here.
     """
 
     references: tuple[Reference, ...]
@@ -47,6 +68,7 @@ class RemoteBatch(Generic[R]):
     is_cut: bool
     homes: tuple[Actor, ...]
     backend: Backend
+    makers: Makers | None = None
 
     @property
     def rows(self) -> int:
@@ -66,23 +88,35 @@ class RemoteBatch(Generic[R]):
     def fetch(self, timeout: float | None = None) -> R:
         """The whole batch, brought here: rows in the original order, without padding.
 
+        Args:
+            timeout: Seconds it may take; None waits without end and says now and then for whom.
+
         Raises:
-            OutOfTimeError: It did not come in time.
+            WorkerGroupError: A rank that makes it has failed, or is gone with what it held; of the
+                failure's own type too.
+            DeadlineError: It did not come in time.
             BatchError: The results are not the rows of the slices.
         """
-        try:
-            values = self.backend.get(self.references, timeout)
-        except OutOfTimeError as error:
-            raise OutOfTimeError(self._late_text(timeout)) from error
-        return cast("R", joined_in_order(self.slices, values))
-
-    def _late_text(self, timeout: float | None) -> str:
-        _, late = self.backend.wait(self.references, len(self.references), 0)
-        missing = [place for place, each in enumerate(self.references) if each in late]
-        told = f"slices {missing} are not made" if missing else "its slices did not all come"
-        return (
-            f"a batch held in {len(self.references)} slices: {told} after {timeout:g} s; "
-            "fetch it again with more time, or see how the call stands that makes it"
+        makers = self.makers
+        if makers is None:
+            return cast(
+                "R", joined_in_order(self.slices, self.backend.get(self.references, timeout))
+            )
+        count = len(self.references)
+        subject = f"{makers.subject}, held in {count} slice{'s' * (count != 1)}"
+        check_timeout(subject, timeout)
+        values = gather_or_raise(
+            self.backend,
+            subject,
+            dict(zip(makers.ranks, self.references, strict=True)),
+            makers.identities,
+            timeout,
+            makers.behind,
+            lambda _: "fetch it again with more time",
+        )
+        return cast(
+            "R",
+            joined_in_order(self.slices, [values[rank] for rank in makers.ranks], makers.ranks),
         )
 
 

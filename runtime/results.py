@@ -9,6 +9,7 @@ from planner.findings import Findings
 from planner.outcomes import RankIdentity
 from planner.whole_numbers import whole_number
 from runtime.backend import Backend, Reference
+from runtime.errors import WorkerGroupError
 from runtime.gather import Behind, check_timeout, gather_or_raise
 from runtime.in_flight import InFlight, first_of
 from runtime.taking import Running, answers
@@ -120,7 +121,8 @@ class MultiWorkerFuture:
                 failure's own type too.
             DeadlineError: Time is up.
         """
-        subject = f"worker group {worker_group.name!r}, {self._method}()"
+        method = worker_group._in_flight.method_of(self.futures) or self._method
+        subject = f"worker group {worker_group.name!r}, {method}()"
         check_timeout(subject, timeout)
         if not isinstance(return_generators_as_proxies, bool):
             Findings(subject).fail(
@@ -134,8 +136,7 @@ class MultiWorkerFuture:
             named = worker_group._in_flight.ranks_of(self.futures)
         if named is not None:
             # Futures of a call of some ranks, in a list: the group knows whose they are.
-            ranks, method = named
-            subject = f"worker group {worker_group.name!r}, {method}()"
+            ranks, _ = named
             by_rank = dict(zip(ranks, self.futures, strict=True))
             returning = None if returning is None else [ranks[place] for place in returning]
         returning = list(by_rank) if returning is None else returning
@@ -151,16 +152,25 @@ class MultiWorkerFuture:
         # A method with several returns gives a list of futures, which fail or succeed together.
         # One without returns gives no future: there is nothing to wait for, its result is None.
         firsts = _firsts(by_rank)
-        identities = worker_group.identities
-        values = gather_or_raise(
-            backend, subject, firsts, identities, timeout, worker_group._behind
-        )
+        identities, behind = worker_group.identities, worker_group._behind
+        try:
+            values = gather_or_raise(backend, subject, firsts, identities, timeout, behind)
+        except WorkerGroupError:
+            _look_at_rest(backend, self.futures)
+            raise
         return [
             backend.get(future, None)
             if isinstance(future := by_rank[rank], list) and future
             else values.get(rank)
             for rank in returning
         ]
+
+
+def _look_at_rest(backend: Backend, futures: Sequence[Reference]) -> None:
+    """Look at what failed calls gave beside their firsts: of errors that nobody sees, Ray warns."""
+    rest = [each for future in futures if isinstance(future, list) for each in future[1:]]
+    if rest:
+        backend.look(backend.wait(rest, len(rest), 0)[0])
 
 
 def _firsts(futures: Mapping[int, Reference]) -> dict[int, Reference]:

@@ -1,6 +1,6 @@
 """Who the ranks of a group are, and how to look at what one has left behind."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from attrs import field, frozen
@@ -10,11 +10,12 @@ from planner.outcomes import RankIdentity
 from runtime.backend import Backend, Reference
 from runtime.errors import WorkerGroupError
 
-__all__ = ["Roster"]
+__all__ = ["Roster", "fallen_of"]
 
 
 Reader = Callable[[Sequence[int]], Mapping[int, Mapping[str, Any]]]
 Listener = Callable[[WorkerGroupError, Mapping[int, Reference], "Roster"], None]
+Looker = Callable[[Collection[int], "Roster"], Mapping[int, BaseException]]
 
 
 @frozen(eq=False)
@@ -28,6 +29,7 @@ class Roster(Mapping[int, RankIdentity]):
         nodes: The node of each.
         listeners: Told of every failure, with the calls that have not answered.
         readers: Asked for what ranks left behind on machines that this process does not see.
+        lookers: Give the deaths of those who share the fate of ranks that are waited for.
         grace: Seconds the others have to answer once one has failed.
     """
 
@@ -37,6 +39,7 @@ class Roster(Mapping[int, RankIdentity]):
     nodes: Mapping[int, str] = {}
     listeners: list[Listener] = field(factory=list)
     readers: list[Reader] = field(factory=list)
+    lookers: list[Looker] = field(factory=list)
     grace: float = 0.5
 
     def __getitem__(self, rank: int) -> RankIdentity:
@@ -52,6 +55,16 @@ class Roster(Mapping[int, RankIdentity]):
         """Tell the listeners of a failure."""
         for listener in self.listeners:
             listener(error, waiting, self)
+
+    def fallen(self, waiting: Collection[int]) -> dict[int, BaseException]:
+        """The deaths of others for which ranks that are waited for may wait for ever.
+
+        Args:
+            waiting: Who is waited for, as they were when they were called.
+        """
+        if not waiting:
+            return {}
+        return {rank: e for look in self.lookers for rank, e in look(waiting, self).items()}
 
     def death_of(self, error: BaseException, remains: Remains) -> Death | None:
         """Why a rank's process is gone, if its error says that it is."""
@@ -71,6 +84,13 @@ class Roster(Mapping[int, RankIdentity]):
         for read in self.readers if elsewhere else ():
             found.update(read(elsewhere))
         return {rank: _remains(shown[rank], each) for rank, each in found.items()}
+
+
+def fallen_of(
+    identities: Mapping[int, RankIdentity], waiting: Collection[int]
+) -> dict[int, BaseException]:
+    """``Roster.fallen``; where there is no group yet, nobody's."""
+    return identities.fallen(waiting) if isinstance(identities, Roster) else {}
 
 
 def _remains(shown: Mapping[str, Any], found: Mapping[str, Any] | None) -> Remains:

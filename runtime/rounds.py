@@ -17,6 +17,7 @@ from planner.group import GroupSpec, HostRequest
 from planner.host_facts import HostFacts
 from planner.host_instructions import host_instructions
 from planner.launch_plan import LaunchPlan
+from planner.messages import late_start_text
 from planner.outcomes import RankIdentity
 from runtime.backend import Actor, Backend, Reference
 from runtime.errors import ExecutionError
@@ -106,10 +107,11 @@ def start_hosts(
         )
     reports = {number: actor.report.remote(expected, asked) for number, actor in hosts.items()}
     who = {
-        number: RankIdentity(rank=number, node=f"(bundle {request.bundle}, {request.name!r})")
+        number: RankIdentity(rank=number, bundle=(request.placement_group, request.bundle))
         for number, request in requests
     }
-    found = gather_or_raise(backend, subject, reports, Roster(backend, who), timeout)
+    roster = Roster(backend, who)
+    found = gather_or_raise(backend, subject, reports, roster, timeout, late=late_start_text)
     return hosts, dict(found)
 
 
@@ -146,7 +148,7 @@ def start_workers(
         configured = again.configured[rank] if again.configured else {}
         values = environment_values(told.environment, again.sources, configured)
         started[rank] = actor.start.remote(told.told(values), list(again.payloads[rank]))
-    said = gather_or_raise(backend, subject, started, identities, timeout)
+    said = gather_or_raise(backend, subject, started, identities, timeout, late=late_start_text)
     acknowledged = {rank: _acknowledgement(each) for rank, each in said.items()}
     for note in memory_notes(acknowledged, identities):
         _log.warning("worker group %r: %s", plan.group, note)

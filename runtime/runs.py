@@ -18,6 +18,7 @@ from runtime.arguments import common_arguments
 from runtime.backend import Backend
 from runtime.call_sending import CallState
 from runtime.calls import Sender
+from runtime.ending import Session
 from runtime.gather import Behind
 from runtime.health import Health
 from runtime.in_flight import InFlight
@@ -34,6 +35,7 @@ class Runs:
 
     _sender: Sender
     _ended: bool
+    _session: Session
     _health: Health
     _in_flight: InFlight
     _call_state: CallState
@@ -257,10 +259,7 @@ class Runs:
         self._health.check()
 
     def _refuse_if_ended(self) -> None:
-        if self._ended:
-            Findings(f"worker group {self.name!r}").fail(
-                "group", "it has ended", "start a new group: an ended one takes no calls"
-            )
+        self._session.refuse_if_over(has_ended=self._ended)
 
 
 class _Stages:

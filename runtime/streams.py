@@ -93,7 +93,8 @@ class CallStream(Generic[T]):
         self._answers.close()
         if not running.stop(timeout):
             late = evolve(running.standing(), errors={})
-            raise error_of(running.subject, late, running.identities, running.behind)
+            who, behind = running.identities, running.behind
+            raise error_of(running.subject, late, who, behind, looks=False)
 
     def __iter__(self) -> Iterator[Answer[T]]:
         return self._answers

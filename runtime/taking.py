@@ -9,7 +9,9 @@ from attrs import define, field, frozen
 from planner.outcomes import RankIdentity
 from runtime.backend import Backend, Reference
 from runtime.gather import Gathered, error_of, grace_of
+from runtime.lookout import Lookout
 from runtime.progress import SHORTEST_SECONDS, Behind, Progress, waits
+from runtime.roster import fallen_of
 from runtime.watching import fetched, polled
 
 __all__ = ["Answer", "Running", "answers", "answers_async"]
@@ -202,6 +204,8 @@ class _Taking:
         ends: When all is over, by the backend's clock.
         ready: Those that have something now.
         is_last: Whether no other round follows.
+        lookout: Looks whether others died by which these ranks fail.
+        is_struck: Whether that was taken note of.
     """
 
     running: Running
@@ -209,11 +213,19 @@ class _Taking:
     ends: float = math.inf
     ready: list[Reference] = field(factory=list)
     is_last: bool = False
+    is_struck: bool = False
     known: int = field(init=False)
+    lookout: Lookout = field(init=False)
 
     @known.default
     def _failed(self) -> int:
         return len(self.running.failed)
+
+    @lookout.default
+    def _look_out(self) -> Lookout:
+        running = self.running
+        struck = lambda: bool(fallen_of(running.identities, running.left.values()))  # noqa: E731
+        return Lookout(running.backend, struck)
 
     @property
     def goes_on(self) -> bool:
@@ -223,16 +235,33 @@ class _Taking:
     def waits(self) -> Iterator[float]:
         """How long to wait next for those that have something, until there are some."""
         running = self.running
+        # Values that keep coming would keep it from ever looking.
+        self.lookout.look()
+        self._note_struck()
         left = max(0.0, self.ends - running.backend.now())
         limit = left if self.timeout is None else min(left, self.timeout)
         self.is_last, self.ready = left < SHORTEST_SECONDS, []
         yield from waits(
             running.backend,
             None if limit == math.inf else limit,
-            lambda: bool(self.ready),
+            lambda: bool(self.ready) or self.lookout.is_struck > self.is_struck,
             lambda: running.progress.tell(running.waiting),
+            self.lookout,
         )
-        self.is_last = self.is_last or not self.ready
+        is_news = self._note_struck()
+        self.is_last = self.is_last or not (self.ready or is_news)
+
+    def _note_struck(self) -> bool:
+        """Whether others turn out to have died; then these get a moment."""
+        is_news = self.lookout.is_struck > self.is_struck
+        if is_news:
+            self.is_struck = True
+            self._give_grace()
+        return is_news
+
+    def _give_grace(self) -> None:
+        grace = grace_of(self.running.identities)
+        self.ends = min(self.ends, self.running.backend.now() + grace)
 
     def taken(self) -> Iterator[tuple[Reference, int]]:
         """Those that have something, and their ranks, without those that were closed meanwhile."""
@@ -245,8 +274,7 @@ class _Taking:
         """Note a failure; after the first one the others get a moment."""
         running = self.running
         if len(running.failed) == self.known:
-            grace = grace_of(running.identities)
-            self.ends = min(self.ends, running.backend.now() + grace)
+            self._give_grace()
         running.fail(reference, rank, error)
 
     def check(self) -> None:

@@ -1,10 +1,11 @@
 """Carries a teardown out: asked first, then made to, then seen to be gone."""
 
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
-from attrs import evolve
+from attrs import define, evolve
 
 from planner.outcomes import ranks_text
 from planner.teardown import (
@@ -16,18 +17,33 @@ from planner.teardown import (
     TeardownReport,
     bundles_text,
     judge_bundles,
+    names_to_free,
+    with_clean_up,
 )
-from runtime.backend import Actor, Backend
+from runtime.backend import Actor, Backend, Reference
 from runtime.gather import failures_of
 from runtime.roster import Roster
 from runtime.watching import answered_of
 
-__all__ = ["carry_out_teardown", "end"]
+__all__ = ["Course", "carry_out_teardown", "end", "kill_each"]
 
 _log = logging.getLogger("rankplan")
 
 PATIENCE_SECONDS = 3.0
 """How long a killed actor's process may take before the kernel is asked to end it."""
+
+
+@define(eq=False)
+class Course:
+    """How far the end of a group has come: it is kept whatever interrupts it.
+
+    Attributes:
+        report: What is known by now.
+        is_over: Whether nothing is left to do.
+    """
+
+    report: TeardownReport
+    is_over: bool = False
 
 
 def carry_out_teardown(
@@ -37,10 +53,14 @@ def carry_out_teardown(
     roster: Roster,
     groups: Sequence[Any] = (),
     beside: Callable[[], Mapping[Bundle, int]] = dict,
+    *,
+    course: Course | None = None,
+    look: Callable[[], TeardownPlan] | None = None,
+    companions: Callable[[], Mapping[str, Actor]] = dict,
 ) -> TeardownReport:
     """End the ranks of a plan, whatever state each is in.
 
-    Nothing is raised before the last rank was handled; what interrupts it is raised then.
+    Nothing is raised before the last rank was ended; what interrupts it is raised then.
 
     Args:
         plan: What to do.
@@ -49,58 +69,121 @@ def carry_out_teardown(
         roster: Who the ranks are, and how their processes can be told from others.
         groups: The placement groups of their bundles.
         beside: Says how many workers of other groups each bundle holds.
+        course: Told how far it has come; what an earlier one did is in it.
+        look: Looks at the ranks, and makes the plan again from how they are.
+        companions: Gives the processes, by name, that look at the ranks; they are ended too.
     """
+    course = course or Course(TeardownReport(group=plan.group))
     begun = backend.now()
-    report = TeardownReport(group=plan.group, not_asked=plan.not_asked)
+    ended = [rank for wave in plan.waves for rank in wave]
+    more: Mapping[str, Actor] = {}
+    before = BundlesBefore()
     try:
-        if plan.cleanup is not None and plan.asked:
-            report = _clean_up(plan, backend, actors, roster, report)
+        if plan.cleanup is not None:
+            _clean_up(plan, look, backend, actors, roster, course)
     finally:
-        ended = [rank for wave in plan.waves for rank in wave]
-        before = BundlesBefore()
         try:
             if plan.bundles:
                 before = _before(backend, actors, groups, beside())
         finally:
-            for rank in ended:
-                backend.kill(actors[rank])
-        held = _names_held(backend, plan.names)
-        left, unseen = _processes(backend, {rank: roster.vitals.get(rank, {}) for rank in ended})
-        waits = not (held or left)
-        found = _bundles(plan, backend, groups, beside, before, waits=waits)
-        report = evolve(
-            report,
-            ended=tuple(sorted(ended)),
-            names_held=held,
-            processes_left=left,
-            processes_unseen=unseen,
-            bundles_held=found.held,
-            bundles_unseen=found.unseen,
-            seconds=backend.now() - begun,
-        )
-    return report
+            try:
+                kill_each(backend, plan.group, [actors[rank] for rank in ended])
+            finally:
+                course.report = evolve(course.report, ended=tuple(sorted(ended)))
+                more = companions()
+                kill_each(backend, plan.group, list(more.values()))
+        names = (*names_to_free(plan, before.dead), *more)
+        _prove(plan, backend, roster, groups, beside, course, before, names)
+        course.report = evolve(course.report, seconds=backend.now() - begun)
+        course.is_over = True
+    return course.report
+
+
+def _looked(plan: TeardownPlan, look: Callable[[], TeardownPlan] | None) -> TeardownPlan:
+    """The plan for the ranks as they are; those that can't be looked at are asked all the same."""
+    try:
+        return plan if look is None else look()
+    except Exception:  # noqa: BLE001  # they must be ended, whatever a look says
+        _log.exception("worker group %r: its ranks are ended without a look at them", plan.group)
+        return plan
+
+
+def _prove(
+    plan: TeardownPlan,
+    backend: Backend,
+    roster: Roster,
+    groups: Sequence[Any],
+    beside: Callable[[], Mapping[Bundle, int]],
+    course: Course,
+    before: BundlesBefore,
+    names: Sequence[str],
+) -> None:
+    """Note what is left of a group whose ranks were killed."""
+    held = _names_held(backend, names)
+    vitals = {rank: roster.vitals.get(rank, {}) for rank in course.report.ended}
+    left, unseen = _processes(backend, vitals)
+    waits = not (held or left)
+    found = _bundles(plan, backend, groups, beside, before, waits=waits)
+    course.report = evolve(
+        course.report,
+        names_held=held,
+        processes_left=left,
+        processes_unseen=unseen,
+        bundles_held=found.held,
+        bundles_unseen=found.unseen,
+    )
 
 
 def _clean_up(
     plan: TeardownPlan,
+    look: Callable[[], TeardownPlan] | None,
     backend: Backend,
     actors: Mapping[int, Actor],
     roster: Roster,
-    report: TeardownReport,
-) -> TeardownReport:
-    asked = {rank: actors[rank].drain.remote(plan.cleanup) for rank in plan.asked}
+    course: Course,
+) -> None:
+    base = course.report
+    asked: dict[int, Reference] = {}
+    # Whatever comes from here on, these will not be asked again.
+    course.report = with_clean_up(base, plan, unanswered=plan.asked, is_interrupted=True)
+    plan = _looked(plan, look)
+    for rank in plan.asked:
+        asked[rank] = actors[rank].drain.remote(plan.cleanup)
     subject = f"worker group {plan.group!r}, {plan.cleanup}()"
-    answered = answered_of(backend, subject, asked, roster, plan.grace)
-    in_time = set(map(id, answered))
-    late = tuple(rank for rank, ref in asked.items() if id(ref) not in in_time)
-    if late:
+    try:
+        answered = answered_of(backend, subject, asked, roster, plan.grace)
+    except BaseException:
+        answered, _ = backend.wait(list(asked.values()), len(asked), 0)
+        told = _answers(plan, backend, asked, roster, answered)
+        course.report = with_clean_up(base, plan, **told, is_interrupted=True)
+        raise
+    told = _answers(plan, backend, asked, roster, answered)
+    course.report = with_clean_up(base, plan, **told)
+    if told["unanswered"]:
         _log.warning(
             "worker group %r: %s did not finish %s() in %s s and are ended without it",
             plan.group,
-            ranks_text(late),
+            ranks_text(told["unanswered"]),
             plan.cleanup,
             plan.grace,
         )
+
+
+class _Told(TypedDict):
+    """What ranks said to the clean-up: who failed, each with the reason, and who did not answer."""
+
+    failed: list[tuple[int, str]]
+    unanswered: list[int]
+
+
+def _answers(
+    plan: TeardownPlan,
+    backend: Backend,
+    asked: Mapping[int, Reference],
+    roster: Roster,
+    answered: Sequence[Reference],
+) -> _Told:
+    in_time = set(map(id, answered))
     errors: dict[int, BaseException] = {}
     for rank, ref in asked.items():
         if id(ref) not in in_time:
@@ -115,13 +198,23 @@ def _clean_up(
         told = (plan.group, plan.cleanup, failure.rank, why)
         _log.warning("worker group %r: %s() failed on rank %d: %s", *told)
         failed.append((failure.rank, why))
-    troubled = {*late, *(rank for rank, _ in failed)}
-    return evolve(
-        report,
-        cleaned=tuple(rank for rank in plan.asked if rank not in troubled),
-        failed=tuple(failed),
-        late=late,
-    )
+    late = [rank for rank, ref in asked.items() if id(ref) not in in_time]
+    return {"failed": failed, "unanswered": late}
+
+
+def kill_each(backend: Backend, group: str, actors: Sequence[Actor]) -> None:
+    """Kill actors, one after the other; what interrupts it is raised when all were killed."""
+    left = deque(actors)
+    try:
+        while left:
+            try:
+                backend.kill(left[0])
+            except Exception:  # noqa: BLE001  # the others must still be ended
+                _log.exception("worker group %r: killing one of its actors failed", group)
+            left.popleft()
+    finally:
+        if left:
+            kill_each(backend, group, left)
 
 
 def end(backend: Backend, actors: Sequence[Actor], names: Sequence[str]) -> bool:
@@ -171,8 +264,7 @@ def _before(
     groups: Sequence[Any],
     beside: Mapping[Bundle, int],
 ) -> BundlesBefore:
-    # Only in shared bundles it matters who is dead already, and it costs a question per rank.
-    dead = {rank for rank, actor in actors.items() if beside and backend.death(actor)}
+    dead = {rank for rank, actor in actors.items() if backend.death(actor) is not None}
     return BundlesBefore(held=backend.held(groups), beside=beside, dead=frozenset(dead))
 
 

@@ -15,6 +15,7 @@ native code that reads the environment.
 """
 
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from signal import Signals
 from types import TracebackType
@@ -38,7 +39,21 @@ __all__ = [
     "FaultRates",
     "InProcessCluster",
     "NothingWillHappenError",
+    "UnstruckFaultsWarning",
 ]
+
+
+class UnstruckFaultsWarning(UserWarning):
+    """A test has told faults to strike that never did, so it may have tested nothing."""
+
+    @classmethod
+    def of(cls, faults: Sequence[Fault]) -> Self:
+        """The warning for some faults."""
+        told = "".join(f"\n  {fault}" for fault in faults)
+        return cls(
+            "these faults never struck: no such call began, or another fault struck it; "
+            f"InProcessCluster.struck says which did:{told}"
+        )
 
 
 def _check(seed: object, faults: object, rates: object, spare_nodes: object) -> None:
@@ -107,7 +122,9 @@ class InProcessCluster:
             strategy=placement_group_strategy,
         )
         _check(seed, faults, rates, spare_nodes)
-        self._world = World(seed, Faults(tuple(faults), rates or FaultRates()))
+        chosen = Faults(tuple(faults), rates or FaultRates())
+        chosen.check_ranks("", sum(self._spec.bundle_counts))
+        self._world = World(seed, chosen)
         self._groups: list[InProcessGroup] | None = None
         self._unified = False
         self._spares = [len(self._spec.bundle_counts) + index for index in range(spare_nodes)]
@@ -158,7 +175,12 @@ class InProcessCluster:
     @property
     def struck(self) -> list[tuple[int, str, Fault]]:
         """What went wrong lately: rank, method and fault, in the order in which it struck."""
-        return [(rank, method, fault) for _, rank, method, fault in self._world.faults.struck]
+        return [(call.rank, call.method, fault) for call, fault in self._world.faults.struck]
+
+    @property
+    def unstruck(self) -> list[Fault]:
+        """The faults among ``faults`` that have struck nowhere yet."""
+        return self._world.faults.unstruck
 
     def world_size(self) -> int:
         """How many bundles there are."""
@@ -231,7 +253,12 @@ class InProcessCluster:
         return self.get_available_address_and_port(0, 0)
 
     def claim(self, group: str, shares: Sequence[BundleShare]) -> str:
-        """Note what a group takes of the GPUs; gives the name to release it by."""
+        """Note what a group takes of the GPUs; gives the name to release it by.
+
+        Raises:
+            PlanError: It takes too much, or lacks a rank that a fault of it is to strike.
+        """
+        self._world.faults.check_ranks(group, len(shares))
         return self._claims.claim(group, shares)
 
     def release(self, group: str) -> None:
@@ -309,6 +336,25 @@ class InProcessCluster:
                 if process.node_id == node_id:
                     process.die("its node has died")
 
+    def remove_placement_group(self, index: int = 0) -> None:
+        """Lose a placement group, with every process in its bundles.
+
+        Raises:
+            PlanError: There is no such placement group.
+        """
+        groups, number = self.get_placement_groups(), whole_number(index)
+        if number is None or not 0 <= number < len(groups):
+            Findings("remove_placement_group").fail(
+                "index",
+                f"there is no placement group {index!r}",
+                f"name one of {_range_text(range(len(groups)))}",
+            )
+        with self._world.lock:
+            self._world.removed.add(groups[number])
+            for process in list(self._world.processes.values()):
+                if process.bundle is not None and process.bundle[0] == groups[number]:
+                    process.die("its placement group was removed")
+
     def _process(self, what: str, group: RayWorkerGroup, rank: int) -> Process:
         number = whole_number(rank)
         if number is None or not 0 <= number < len(group.actors):
@@ -322,6 +368,7 @@ class InProcessCluster:
     def shutdown(self) -> bool:
         """End everything; again does nothing."""
         self._world.close()
+        self._claims.clear()
         return True
 
     def __enter__(self) -> Self:
@@ -334,6 +381,8 @@ class InProcessCluster:
         trace: TracebackType | None,
     ) -> None:
         self.shutdown()
+        if kind is None and self.unstruck:
+            warnings.warn(UnstruckFaultsWarning.of(self.unstruck), stacklevel=2)
 
     def __del__(self) -> None:
         if hasattr(self, "_world"):

@@ -1,6 +1,6 @@
 """Waiting for the calls of several groups at once, so that they fail together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
@@ -12,7 +12,8 @@ from runtime.call_future import CallFuture
 from runtime.errors import WorkerGroupError
 from runtime.gather import Gathered, add_text, check_timeout, grace_of
 from runtime.progress import held_by
-from runtime.watching import Watch
+from runtime.roster import fallen_of
+from runtime.watching import Struck, Tell, Watch
 
 __all__ = ["wait_all", "wait_all_async"]
 
@@ -34,7 +35,7 @@ def wait_all(*futures: CallFuture[Any], timeout: float | None = None) -> None:
     """
     if futures:
         waiting = _Together.of(futures, timeout)
-        waiting.finish(waiting.watch.until_over(waiting.timeout, waiting.tell, waiting.grace))
+        waiting.finish(waiting.watch.until_over(*waiting.terms))
 
 
 async def wait_all_async(
@@ -54,8 +55,7 @@ async def wait_all_async(
     """
     if futures:
         waiting = _Together.of(futures, timeout)
-        watch, told = waiting.watch, (waiting.timeout, waiting.tell, waiting.grace)
-        waiting.finish(await watch.until_over_async(*told))
+        waiting.finish(await waiting.watch.until_over_async(*waiting.terms))
 
 
 @frozen(eq=False, kw_only=True)
@@ -103,9 +103,13 @@ class _Together:
         )
 
     @property
-    def grace(self) -> float:
-        """Seconds that the others have once one has failed: the longest that a group gives."""
-        return max(grace_of(each._sent.identities) for each in self.futures)
+    def terms(self) -> tuple[float | None, Tell, Struck, float]:
+        """How long it waits, and what is told and asked meanwhile.
+
+        Once one has failed, the others have the longest time that a group gives.
+        """
+        grace = max(grace_of(each._sent.identities) for each in self.futures)
+        return self.timeout, self.tell, self.struck, grace
 
     def tell(self, waiting: Mapping[int, Reference]) -> None:
         """Say for whom it waits, of each call by itself."""
@@ -113,6 +117,10 @@ class _Together:
             left = self._named(future, waiting)
             if left:
                 future._sent.progress.tell(left)
+
+    def struck(self, waiting: Mapping[int, Reference]) -> bool:
+        """Whether a death of others ends the wait for some call."""
+        return any(_fallen(each, self._named(each, waiting)) for each in self.futures)
 
     def finish(self, gathered: Gathered) -> None:
         """Keep what came; raise the one error unless all have returned."""
@@ -123,7 +131,7 @@ class _Together:
             return
         parts = [(future, self._part(future, gathered)) for future in self.futures]
         unfinished = [each for each in parts if not each[1].is_complete]
-        first, part = min(unfinished, key=lambda each: not each[1].errors)
+        first, part = min(unfinished, key=lambda each: not _has_failed(*each))
         error: WorkerGroupError = first._error(part)
         for future, other in parts:
             if future is not first:
@@ -147,9 +155,17 @@ class _Together:
         return {rank: each for owner, rank, each in told if owner is future}
 
 
+def _fallen(future: CallFuture[Any], waiting: Collection[int]) -> bool:
+    return bool(fallen_of(future._sent.identities, waiting))
+
+
+def _has_failed(future: CallFuture[Any], part: Gathered) -> bool:
+    return bool(part.errors) or _fallen(future, part.pending)
+
+
 def _report(future: CallFuture[Any], part: Gathered) -> FailureReport:
     """How one of several calls stands; where it has failed, its group takes note of that."""
-    if part.errors:
+    if _has_failed(future, part):
         return future._error(part).report
     sent, returned = future._sent, tuple(part.values)
     held = held_by(sent.backend, sent.behind, part.waiting)

@@ -3,12 +3,15 @@
 import asyncio
 import heapq
 import itertools
+import math
 import random
 import selectors
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import field, frozen
+
+from runtime.in_process_surroundings import own_time
 
 __all__ = ["NothingWillHappenError", "VirtualLoop", "VirtualTime"]
 
@@ -34,14 +37,17 @@ class VirtualTime:
     Attributes:
         random: What every choice is drawn from.
         standing: Says, a line for each, what waits when nothing will happen any more.
+        others: Waits in real time, when nothing is under way, until others have seen to it that
+            something holds; gives whether they have.
     """
 
     random: random.Random
     standing: Callable[[], Sequence[str]] = field(default=tuple)
+    others: Callable[[Callable[[], bool]], bool] = field(default=lambda is_over: is_over())
     _events: list[tuple[float, float, int, Callable[[], None]]] = field(factory=list, init=False)
     _numbers: "itertools.count[int]" = field(factory=itertools.count, init=False)
     _state: dict[str, float] = field(
-        factory=lambda: {"now": 0.0, "idle": 0, "looks": 0}, init=False
+        factory=lambda: {"now": 0.0, "idle": 0, "looks": 0, "until": 0.0, "asked": 0}, init=False
     )
 
     @property
@@ -51,7 +57,7 @@ class VirtualTime:
 
     def at(self, when: float, action: Callable[[], None]) -> None:
         """Have something happen at a time, now at the earliest."""
-        self._state["idle"] = self._state["looks"] = 0
+        self._state["idle"] = self._state["looks"] = self._state["asked"] = 0
         event = (max(when, self.now), self.random.random(), next(self._numbers), action)
         heapq.heappush(self._events, event)
 
@@ -76,6 +82,8 @@ class VirtualTime:
             ends = self._end_of_look()
         while not is_done():
             if not self._events:
+                if self._others_act(is_done):
+                    continue
                 return self._idle(ends)
             if ends is not None and self._events[0][0] > ends:
                 self._state["now"] = max(self.now, ends)
@@ -84,6 +92,10 @@ class VirtualTime:
             self._state["now"] = max(self.now, when)
             action()
         return True
+
+    def waits_until(self, ends: float) -> None:
+        """Note until when somebody waits in pieces; infinity for no deadline."""
+        self._state["until"] = ends if math.isfinite(ends) else 0.0
 
     def _end_of_look(self) -> float:
         looks = self._state["looks"] = self._state["looks"] + 1
@@ -94,8 +106,15 @@ class VirtualTime:
         following = self._events[0][0] if self._events else after
         return max(self.now, min(after, following))
 
+    def _others_act(self, is_done: Callable[[], bool]) -> bool:
+        """Whether others have done something, who are waited for once until something happens."""
+        asked, self._state["asked"] = self._state["asked"], 1
+        return not asked and self.others(lambda: is_done() or bool(self._events))
+
     def _idle(self, ends: float | None) -> bool:
-        self._state["idle"] += 1
+        # A piece of a wait that has a deadline is no wait of its own.
+        if ends is None or ends >= self._state["until"]:
+            self._state["idle"] += 1
         if ends is None or self._state["idle"] > MOST_IDLE_WAITS:
             waiting = "".join(f"\n  {line}" for line in self.standing())
             raise NothingWillHappenError(
@@ -123,8 +142,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         )
 
     def time(self) -> float:
-        """Seconds of virtual time."""
-        return self._virtual.now
+        """Seconds of virtual time; a worker whose code has slept is ahead of the others."""
+        return own_time(self._virtual.now)
 
     def settle(self) -> float | None:
         """Run everything that can run now.

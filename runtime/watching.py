@@ -8,11 +8,13 @@ from attrs import field, frozen
 from planner.outcomes import RankIdentity
 from runtime.backend import Backend, Reference
 from runtime.gather import GRACE_SECONDS, Gathered
+from runtime.lookout import Lookout
 from runtime.progress import Progress, waits
 
-__all__ = ["Watch", "answered_of", "fetched", "polled"]
+__all__ = ["Struck", "Tell", "Watch", "answered_of", "fetched", "polled"]
 
 Tell = Callable[[Mapping[int, Reference]], None]
+Struck = Callable[[Mapping[int, Reference]], bool]
 
 _SHORTEST, _LONGEST = 0.001, 0.05
 """Seconds between two looks of an event loop at what it waits for."""
@@ -60,34 +62,43 @@ class Watch:
                 self.values[number] = looked.values[reference]
         return True
 
-    def until_over(self, limit: float | None, tell: Tell, grace: float = GRACE_SECONDS) -> Gathered:
+    def until_over(
+        self, limit: float | None, tell: Tell, struck: Struck, grace: float = GRACE_SECONDS
+    ) -> Gathered:
         """Wait until all have returned, one has failed, or time is up.
 
         Args:
             limit: Seconds; None waits without end.
             tell: Told now and then which calls have not answered, by number.
+            struck: Asked now and then of those whether a death of others ends the wait.
             grace: Seconds that the others get once one has failed.
         """
-        for seconds in self._waits(limit, tell, grace):
+        for seconds in self._waits(limit, tell, struck, grace):
             self.look(seconds)
         return self.gathered()
 
     async def until_over_async(
-        self, limit: float | None, tell: Tell, grace: float = GRACE_SECONDS
+        self, limit: float | None, tell: Tell, struck: Struck, grace: float = GRACE_SECONDS
     ) -> Gathered:
         """The same in an event loop, whose other tasks go on."""
-        for seconds in self._waits(limit, tell, grace):
+        for seconds in self._waits(limit, tell, struck, grace):
             await polled(self.backend, lambda: self.look(0.0), seconds)
         return self.gathered()
 
-    def _waits(self, limit: float | None, tell: Tell, grace: float) -> Iterator[float]:
+    def _waits(
+        self, limit: float | None, tell: Tell, struck: Struck, grace: float
+    ) -> Iterator[float]:
         """How long to wait for the next answer, again and again."""
+        lookout = Lookout(self.backend, lambda: struck(self._waiting()))
+
+        def has_failed() -> bool:
+            return bool(self.errors) or lookout.is_struck
 
         def is_over() -> bool:
-            return not self.left or bool(self.errors)
+            return not self.left or has_failed()
 
-        yield from waits(self.backend, limit, is_over, lambda: tell(self._waiting()))
-        if self.errors:
+        yield from waits(self.backend, limit, is_over, lambda: tell(self._waiting()), lookout)
+        if has_failed():
             # The others get a moment more, so that one error names all that fail.
             yield from waits(self.backend, grace, lambda: not self.left)
 

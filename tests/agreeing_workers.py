@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from planner.declare import dispatch
 from planner.roles import AllByRank, Common, Concatenate, PerShard, Reduce, Shard
 from planner.slice_policies import Uneven
-from tests.exception_workers import made
+from tests.exception_workers import thrown
 
 __all__ = ["Agreeing"]
 
@@ -48,7 +48,7 @@ class Agreeing:
                 os.kill(os.getpid(), signal.SIGKILL)
             if how == "exit":
                 raise SystemExit(4)
-            raise made(how, self.rank)
+            raise thrown(how, self.rank)
         time.sleep(others)
         self.step += 1
         return self.step
@@ -59,7 +59,7 @@ class Agreeing:
         for number in range(upto):
             yield self.rank * 10 + number
         if self.rank in ranks:
-            raise made(how, self.rank)
+            raise thrown(how, self.rank)
 
     def interrupt(self) -> None:
         """Raise what Ctrl-C does."""

@@ -11,6 +11,7 @@ from planner.mesh import NamedSharding
 from planner.roles import Common, Declaration, Result, Role
 from runtime.batches import take
 from runtime.call_arguments import RowFacts, facts_of, payload_values
+from runtime.in_process_direct import InProcessDirect
 
 __all__ = ["AXES", "Reference", "facts", "kept_rows", "planned", "received"]
 
@@ -19,6 +20,8 @@ AXES = ["data_parallel", "tensor_parallel"]
 
 class Nowhere:
     """A backend that nothing is sent to: no value is a reference."""
+
+    direct = InProcessDirect()
 
     def is_reference(self, value: object) -> bool:
         """Never."""

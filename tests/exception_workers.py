@@ -1,5 +1,6 @@
 """Exceptions as APIs have them, and a worker that raises them."""
 
+import asyncio
 import os
 import sys
 import threading
@@ -9,7 +10,16 @@ from dataclasses import dataclass
 
 from attrs import frozen
 
-__all__ = ["CodedError", "FrozenError", "GuardedError", "Raising", "StrictError", "made"]
+__all__ = [
+    "CodedError",
+    "FrozenError",
+    "GuardedError",
+    "MuteError",
+    "Raising",
+    "StrictError",
+    "made",
+    "thrown",
+]
 
 
 class CodedError(Exception):
@@ -50,6 +60,26 @@ class GuardedError(ArithmeticError):
     rank: int
 
 
+class MuteError(Exception):
+    """What it says can't be had."""
+
+    def __str__(self) -> str:
+        raise AttributeError("no text")
+
+
+def thrown(how: str, rank: int = 0) -> BaseException:
+    """As ``made``, and what is no ``Exception``."""
+    match how:
+        case "cancelled":
+            return asyncio.CancelledError("given up")
+        case "generator":
+            return GeneratorExit("left")
+        case "base":
+            return BaseExceptionGroup("several", [KeyboardInterrupt("a"), KeyError("b")])
+        case _:
+            return made(how, rank)
+
+
 def made(how: str, rank: int = 0, size: int = 0) -> Exception:
     """An exception of some kind."""
     error: Exception
@@ -74,6 +104,8 @@ def made(how: str, rank: int = 0, size: int = 0) -> Exception:
         case "chain":
             error = ValueError("short")
             error.__cause__ = KeyError("x" * size)
+        case "mute":
+            error = MuteError(rank)
         case "away":
             error = _of_a_module_that_is_only_there()
         case _:
@@ -113,6 +145,10 @@ class Raising:
     def echo(self, value: object) -> object:
         """Give back what came."""
         return value
+
+    def throw(self, how: str) -> None:
+        """Raise, also what is no ``Exception``."""
+        raise thrown(how)
 
     def leave(self, how: str) -> None:
         """End the process, as a signal or a script does."""

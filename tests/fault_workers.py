@@ -1,6 +1,7 @@
 """Workers for the tests of faults: the same on Ray and in process."""
 
 import asyncio
+import itertools
 import os
 import signal
 import sys
@@ -139,3 +140,13 @@ class SlowStart:
     def close(self, seconds: float = 0.0) -> None:
         """Clean up, slowly."""
         time.sleep(seconds)
+
+    def linger(self) -> None:
+        """Clean up for ever."""
+        time.sleep(10_000)
+
+    def ticks(self, seconds: float) -> Iterator[int]:
+        """Stream numbers without end."""
+        for number in itertools.count():
+            time.sleep(seconds)
+            yield number

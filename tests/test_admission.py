@@ -19,7 +19,8 @@ from runtime import (
     actor_of,
 )
 from runtime.in_flight import InFlight
-from runtime.in_process_backend import InProcessActor, World
+from runtime.in_process_actor import InProcessActor
+from runtime.in_process_backend import World
 from runtime.in_process_objects import Item, ProcessDiedError, dumped
 from runtime.testing import InProcessCluster
 

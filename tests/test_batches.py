@@ -190,12 +190,12 @@ def test_a_packed_batch_arrives_as_it_was(kind: str) -> None:
 def test_a_packed_tensor_can_be_written_to_though_the_store_is_read_only() -> None:
     """The store's arrays are read-only; the worker's tensor is its own."""
     buffers: list[pickle.PickleBuffer] = []
-    data = pickle.dumps(pack(torch.zeros(1000)), protocol=5, buffer_callback=buffers.append)
+    data = cloudpickle.dumps(pack(torch.zeros(1000)), protocol=5, buffer_callback=buffers.append)
 
     tensor = cloudpickle.loads(data, buffers=[bytes(buffer.raw()) for buffer in buffers])
     tensor += 1
 
-    assert len(data) < 500
+    assert len(data) < 2_000
     assert tensor.sum() == 1000
 
 

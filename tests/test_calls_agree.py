@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 WORKER = RayWorkerBuilder("tests.agreeing_workers.Agreeing")
 FOUR = NamedSharding([[0, 1], [2, 3]], ["data_parallel", "tensor_parallel"])
 TWO = NamedSharding([0, 1], ["data_parallel"])
-RAISED = ("coded", "strict", "frozen", "guarded", "own", "file", "group", "away", "value")
+RAISED = ("coded", "strict", "frozen", "guarded", "own", "file", "group", "away", "value", "mute")
+THROWN = ("cancelled", "generator", "base")
 Seen = dict[str, Any]
 
 
@@ -44,13 +45,17 @@ def _program(cluster: Reservation) -> Seen:
         failure_policy=policy,
     ) as group:
         seen |= _calls(group)
-        for how in RAISED:
+        for how in (*RAISED, *THROWN):
             failing = group.call(Agreeing.train, [1, 2], how=how)
             seen[how] = _error(failing.result)
         large = group.call(Agreeing.train, [1], how="attributes", others=0.1)
         seen["large"] = _error(lambda: wait_all(large, group.call(Agreeing.highest)))
         seen["stream"] = group.call(Agreeing.stream, 3).by_rank()
         seen["stream fails"] = _streamed(group)
+        for how in THROWN:
+            thrown = group.call(Agreeing.stream, 3, [2], how)
+            seen[f"stream of {how}"] = _error(thrown.by_rank)[0]
+            group.recover()
         seen["interrupted"] = _error(group.call(Agreeing.interrupt).result)[1:]
         seen |= _recovered(group)
         seen["ended"] = group.end().is_clean
@@ -163,6 +168,13 @@ def test_what_the_program_sees(in_process: Seen) -> None:
     assert "CodedError" in kinds
     assert (carried["code"], carried["text"]) == (7, "busy")
     assert (finished, running, dead) == ((0, 3), (), ())
+    # Each of them arrives by its own name, and is caught as the group's error only.
+    assert in_process["mute"][0][0][0][1].startswith("tests.exception_workers.MuteError: (its mes")
+    for how, kind in zip(THROWN, ("CancelledError", "GeneratorExit", "BaseExc"), strict=True):
+        (causes, kinds, _), finished, running, dead = in_process[how]
+        assert (kinds[-1], finished, running, dead) == ("object", (0, 3), (), ()), kind
+        assert [ranks for ranks, _ in causes] == [(1, 2)]
+        assert [ranks for ranks, _ in in_process[f"stream of {how}"][0]] == [(2,)]
     assert in_process["stream fails"] == ([20, 21, 22], (2,), 7, "7: busy")
     assert in_process["dead by kill"] == (("dead", [("SIGKILL", None)]), (), (0, 1, 3), (2,))
     assert in_process["dead by exit"] == (("dead", [("", 4)]), (), (0, 1, 3), (2,))

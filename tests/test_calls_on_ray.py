@@ -415,6 +415,9 @@ def test_async_workers_are_called_alike(cluster: RayVirtualCluster) -> None:
         deadline = time.monotonic() + 20
         while not all(group.call(AsyncWorker.was_closed).by_rank().values()):
             assert time.monotonic() < deadline
+        with pytest.raises(WorkerGroupError, match="CancelledError: given up") as caught:
+            group.call(AsyncWorker.give_up).result(timeout=20)
+        assert caught.value.report.failed == (0, 1)
 
     assert len(values) == 4
 

@@ -5,7 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.failure_causes import Death, DeathCause
-from planner.failure_judgement import Judgement, judge_failure, refusal, stale_ranks
+from planner.failure_judgement import (
+    Judgement,
+    judge_failure,
+    refusal,
+    stale_ranks,
+    watched_ranks,
+)
 from planner.failure_policy import Domain, FailurePolicy, Survivors, domain_of, fate_of
 from planner.launch import LaunchPlan, plan_launch
 from planner.mesh import NamedSharding
@@ -101,6 +107,40 @@ def test_former_ranks_change_nothing() -> None:
     assert only == Judgement()
 
 
+def test_the_reason_is_that_of_those_who_are_dead_or_stuck() -> None:
+    """Not of a rank that raised by itself, left nobody behind and is well."""
+    report = report_of({1: None, 2: LOST})
+    judged = judge_failure(PLAN, report, FailurePolicy(domain=Domain.RANK), waiting=[0, 3])
+    assert (judged.dead, judged.stuck) == ((2,), ())
+    dead = "rank 2: ActorDiedError: its process was ended by SIGKILL"
+    assert judged.why == f"group 'g', train(): {dead}"
+    both = judge_failure(PLAN, report, FailurePolicy(domain=Domain.TIED_GROUP), waiting=[0, 3, 5])
+    assert (both.dead, both.stuck) == ((2,), (0, 3))
+    assert both.why == f"group 'g', train(): rank 1: ValueError: bad batch; {dead}"
+    same = report_of({0: None, 1: None, 4: None})
+    only = judge_failure(PLAN, same, FailurePolicy(domain=Domain.TIED_GROUP), waiting=[5])
+    assert only.why == "group 'g', train(): ranks 0-1, 4: ValueError: bad batch"
+
+
+@pytest.mark.parametrize(
+    ("domain", "watched"),
+    [
+        (Domain.RANK, ()),
+        (Domain.TIED_GROUP, (3,)),
+        (Domain.REPLICA, (3,)),
+        (Domain.GROUP, (0, 1, 3, 4, 6)),
+    ],
+)
+def test_whose_death_ends_a_wait_for_others(domain: Domain, watched: tuple[int, ...]) -> None:
+    """Those who share the fate of who is waited for; neither those themselves nor former ones."""
+    policy = FailurePolicy(domain=domain)
+    assert watched_ranks(PLAN, policy, [2, 7], absent={5}, stale={7}) == tuple(
+        rank for rank in watched if rank != 7
+    )
+    assert watched_ranks(PLAN, policy, [5, 9], absent={5}) == ()
+    assert watched_ranks(PLAN, policy, []) == ()
+
+
 def test_ranks_that_the_group_does_not_have_are_left_out() -> None:
     """As those that a caller's own list of futures may name."""
     report = report_of({9: LOST})
@@ -179,6 +219,18 @@ def test_whom_a_broken_group_refuses() -> None:
     assert refused(Domain.GROUP, [0], broken=()) is None
 
 
+def test_ranks_that_are_recovered_by_others_are_refused() -> None:
+    """With that reason, though nothing is known to be broken; those beside them are called."""
+    policy = FailurePolicy(domain=Domain.TIED_GROUP)
+    refused = refusal(PLAN, policy, ranks=(0, 5), broken=(), mended=(4, 5))
+    assert refused is not None
+    assert refused.ranks == (4, 5)
+    assert "ranks 4-5: they are being recovered: call again once recover()" in refused.text
+    assert refusal(PLAN, policy, ranks=(0, 1), broken=(), mended=(4, 5)) is None
+    assert refusal(PLAN, policy, ranks=None, broken=(), mended=(4, 5)) is None
+    assert refusal(PLAN, FailurePolicy(), ranks=None, broken=(), mended=(4,)) is not None
+
+
 def test_what_works_when_ranks_were_given_up() -> None:
     """A call that works is named, and how the ranks come back."""
     found = refusal(
@@ -196,3 +248,26 @@ def test_what_works_when_ranks_were_given_up() -> None:
         "that serve, or take them back with group.resize([1, 2, 3])"
     )
     assert refused(Domain.RANK, [2, 3], broken=(), absent=[0, 1, 6, 7]) is None
+
+
+def test_a_refusal_tells_each_reason_once() -> None:
+    """One death is seen in many calls, and what it makes others refuse says it again."""
+    group = f"worker group {PLAN.group!r}"
+    death = "rank 5: ActorDiedError: its process was ended by SIGKILL"
+    inner = refused(Domain.GROUP, None, reasons=[f"{group}: {death}"])
+    nested = f"restore() did not finish: InconsistentGroupError: {inner}"
+    told = refused(
+        Domain.GROUP,
+        None,
+        reasons=[f"{group}: {death}", f"{group}, train(): {death}", f"{group}, f(): odd", nested],
+    )
+    assert told is not None
+    assert told.partition("vouch for them: ")[2] == (
+        f"{group}, train(): {death}; {group}, f(): odd; restore() did not finish: a call was "
+        "refused. Call recover() or end()"
+    )
+    alone = refused(Domain.GROUP, None, reasons=[nested])
+    assert alone is not None
+    assert alone.endswith(
+        f"restore() did not finish: a call was refused; {group}: {death}. Call recover() or end()"
+    )

@@ -3,10 +3,11 @@
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from ray.util import remove_placement_group
 
 from benchmarks.chaos import Chaos
 from planner.findings import PlanError
@@ -14,9 +15,11 @@ from planner.liveness import WorkerState
 from planner.recovery import Domain, FailurePolicy
 from runtime import (
     MultiWorkerFuture,
+    NodeLostError,
     RayVirtualCluster,
     RayWorkerBuilder,
     RayWorkerGroup,
+    RecoveryError,
     WorkerGroupError,
 )
 from runtime.health import InconsistentGroupError
@@ -114,6 +117,24 @@ def test_the_lane_answers_while_a_rank_is_stopped(cluster_of_nodes: "Cluster") -
         assert group.ping() == {0: False, 1: False}
 
 
+def test_a_removed_placement_group_is_missing_at_once(cluster_of_nodes: "Cluster") -> None:
+    """Nobody waits for hosts that Ray never places: by a recovery, a resize or a start."""
+    policy = FailurePolicy(domain=Domain.RANK, budget=1)
+    with RayVirtualCluster([2], use_gpus=False) as cluster:
+        with RayWorkerGroup(cluster, BUILDER, failure_policy=policy) as group:
+            group.resize([0])
+            assert group.plan_recovery().end == ()
+            remove_placement_group(cluster.get_placement_groups()[0])
+            while not group.plan_recovery().end:
+                time.sleep(0.01)
+            wishes: list[Callable[[], object]] = [group.recover, lambda: group.resize([0, 1])]
+            for wish in wishes:
+                with pytest.raises(RecoveryError, match="placement group 0 was removed"):
+                    wish()
+        with pytest.raises(NodeLostError, match=r"placement_groups\[0\]: 2 of its 2 bundles"):
+            RayWorkerGroup(cluster, BUILDER)
+
+
 def test_leftovers_of_a_run_are_found_and_removed(cluster_of_nodes: "Cluster") -> None:
     """Only those of the run that is named."""
     with RayVirtualCluster([1, 1], use_gpus=False, name="old") as old:
@@ -127,3 +148,23 @@ def test_leftovers_of_a_run_are_found_and_removed(cluster_of_nodes: "Cluster") -
             assert len(remove_leftovers([runs["old"]], end_running=True)) == 2
             assert leftovers(runs["old"]) == ()
             assert len(leftovers(runs["new"])) == 1
+
+
+def test_a_death_that_nobody_waits_for_is_told_to_those_who_wait(
+    cluster_of_nodes: "Cluster",
+) -> None:
+    """By its rank and its cause, while the rank that was called goes on."""
+    with (
+        RayVirtualCluster([2], use_gpus=False) as cluster,
+        RayWorkerGroup(cluster, BUILDER) as group,
+    ):
+        future = group.call("sleep", 600.0, ranks=[0])
+        while future.pending() != (0,):
+            time.sleep(0.01)
+        os.kill(int(group.identities[1].pid or 0), signal.SIGKILL)
+        with pytest.raises(
+            WorkerGroupError, match="rank 1, after it had returned: Actor"
+        ) as raised:
+            future.by_rank()
+        report = raised.value.report
+        assert (report.dead, report.running, group.broken) == ((1,), (0,), (0, 1))

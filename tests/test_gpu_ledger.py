@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.findings import PlanError
-from planner.gpu_ledger import BundleShare, GpuLedger, bundle_shares
+from planner.gpu_ledger import BundleShare, GpuLedger, bundle_shares, held_amounts
 from planner.group import GroupArguments, WorkerOverrides, plan_group
-from tests.strategies import planned
+from tests.strategies import planned, spec_of
 
 
 def on(*bundles: int, share: int) -> list[BundleShare]:
@@ -30,8 +30,19 @@ def test_groups_share_a_gpu_until_it_is_spent() -> None:
         "the cluster with max_colocated_worker_groups=4"
     )
     again = ledger.without_group("rollout").with_group("teacher", on(0, 1, share=3333))
-    assert [name for name, _ in again.holders] == ["policy", "reward", "teacher"]
+    assert [each.group for each in again.holders] == ["policy", "reward", "teacher"]
     assert ledger.without_group("nobody") == ledger
+
+
+def test_groups_of_one_name_are_told_apart_and_shown_by_it() -> None:
+    """One of them ends; a message says the name, not what tells them apart."""
+    ledger = GpuLedger(colocated=2)
+    for key in ("W (#1)", "W (#2)"):
+        ledger = ledger.with_group("W", on(0, share=5_000), key)
+    with pytest.raises(PlanError, match="and 'W', 'W' hold 1 of the GPU of bundle 0"):
+        ledger.with_group("X", on(0, share=5_000))
+    assert [each.key for each in ledger.without_group("W (#1)").holders] == ["W (#2)"]
+    assert ledger.workers_beside("W (#1)") == {(0, 0): 1}
 
 
 def test_a_group_that_took_more_than_its_part_is_named() -> None:
@@ -84,6 +95,38 @@ def test_bundles_without_gpus_give_none() -> None:
         "GPU, and the cluster's bundles hold none; have its configure_worker ask for num_gpus=0, "
         "or make the cluster with use_gpus=True"
     )
+
+
+def test_what_options_ask_for_is_shared_too() -> None:
+    """Two groups of two CPUs each in bundles of two would wait until the start's deadline."""
+    ledger = GpuLedger(colocated=2, budget=0, others=held_amounts([("CPU", 2), ("nic", 0.5)]))
+    asked = held_amounts([("CPU", 1.5), ("nic", 0.25)])
+    shares = [BundleShare(0, bundle, 0, asked) for bundle in (0, 1)]
+    ledger = ledger.with_group("policy", shares)
+    with pytest.raises(PlanError) as caught:
+        ledger.with_group("rollout", shares)
+    assert str(caught.value) == (
+        "worker group 'rollout': options, CPU: each worker asks for 1.5 of CPU, and of the 2 of "
+        "bundle 0 of placement group 0 'policy' holds 1.5 already (and so in 1 more bundles); end "
+        "one of them, have workers ask for less, or make the cluster with bundle_resources={'CPU': "
+        "3}"
+    )
+    elsewhere = [BundleShare(0, 2, 0, asked)]
+    assert ledger.with_group("rollout", elsewhere).without_group("policy").holders[0].shares == (
+        elsewhere[0],
+    )
+    half = [BundleShare(0, 0, 0, held_amounts([("CPU", 0.5), ("nic", 0.25)]))]
+    full = ledger.with_group("rollout", half)
+    with pytest.raises(PlanError, match=r"of the 0.5 of .* 'policy' holds 0.25, 'rollout' holds"):
+        full.with_group("third", [BundleShare(0, 0, 0, held_amounts([("nic", 0.01)]))])
+
+
+def test_what_the_options_ask_for_is_in_each_share() -> None:
+    """Not the GPU, of which each group has its part."""
+    options = {"num_cpus": 2, "memory": 1 << 30, "num_gpus": 1, "resources": {"nic": 0.5}}
+    shares = bundle_shares(spec_of([2], options=options))
+    held = (("CPU", 20_000), ("memory", (1 << 30) * 10_000), ("nic", 5_000))
+    assert [each.others for each in shares] == [held, held]
 
 
 @given(st.integers(1, 40), st.integers(0, 60))

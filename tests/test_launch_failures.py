@@ -307,6 +307,20 @@ def test_a_group_that_failed_gives_its_share_back(cluster_of_nodes: "Cluster") -
                 RayWorkerGroup(cluster, RayWorkerBuilder(FAILING))
 
 
+def test_a_cluster_that_was_given_back_is_free_again(cluster_of_nodes: "Cluster") -> None:
+    """Ray has ended who was on it; the end of that group takes nothing from the next one."""
+    builder = RayWorkerBuilder(FAILING)
+    with RayVirtualCluster([1], name="again") as cluster:
+        first = RayWorkerGroup(cluster, builder, name_prefix="same")
+        cluster.shutdown()
+        with RayWorkerGroup(cluster, builder, name_prefix="same") as second:
+            with pytest.raises(PlanError, match="and 'same' holds 1 of the GPU of bundle 0"):
+                RayWorkerGroup(cluster, builder)
+            assert ray.get(second.workers[0].fine.remote(), timeout=30) == "fine"
+        report = first.end()
+        assert (report.ended, report.bundles_unseen, report.went_well) == ((0,), ((0, 0),), True)
+
+
 def test_graceful_shutdown_cleans_up_and_frees_the_names(
     places: RayVirtualCluster, tmp_path: Path
 ) -> None:

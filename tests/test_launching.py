@@ -6,7 +6,8 @@ import pytest
 
 from planner.findings import PlanError
 from runtime import ExecutionError, RayWorkerBuilder, RayWorkerGroup, WorkerGroupError
-from runtime.in_process_backend import InProcessActor, World
+from runtime.in_process_actor import InProcessActor
+from runtime.in_process_backend import World
 from runtime.testing import InProcessCluster
 
 

@@ -11,6 +11,7 @@ from planner.liveness import (
     known_states,
     plan_statuses,
     responding,
+    stack_texts,
 )
 from planner.outcomes import RankIdentity
 from planner.recovery import failed_ranks, lost_nodes
@@ -51,6 +52,16 @@ def test_what_is_known_at_the_end() -> None:
 def test_whom_a_recovery_is_about() -> None:
     """Who is gone, and who is still in a failed call; not who was given up."""
     assert failed_ranks(STATUSES, broken=[1, 3], absent={4}) == (1, 2, 3)
+
+
+def test_everyone_who_was_asked_for_has_stacks_or_a_reason() -> None:
+    """In the order in which they were asked for."""
+    found = stack_texts([3, 1, 2], {1: "in train"}, lost=[3], seconds=2.0)
+    assert list(found.items()) == [
+        (3, "(its node is lost)"),
+        (1, "in train"),
+        (2, "(its node did not answer in 2 s)"),
+    ]
 
 
 def test_which_nodes_are_lost() -> None:

@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 
 from planner.failure_causes import Death, DeathCause
 from planner.outcomes import (
+    NOTICE_SECONDS,
+    Aside,
     FailureReport,
     Held,
     RankFailure,
@@ -69,6 +71,39 @@ def test_the_first_failure_in_time_comes_first() -> None:
     )
     assert report.first == failed(1, "early", 1.0)
     assert report.failed == (0, 1, 2, 3)
+
+
+def test_a_death_counts_from_before_it_was_noticed() -> None:
+    """Peers raise because of it, and are seen sooner; a rank out of reach may live."""
+    gone = Death(cause=DeathCause.SIGNAL, detail="")
+    away = Death(cause=DeathCause.UNAVAILABLE, detail="")
+    peer = failed(0, "connection lost", 5.0)
+    noticed = 5.0 + 0.9 * NOTICE_SECONDS
+    dead = evolve(failed(1, "ended", noticed), death=gone)
+    later = evolve(failed(2, "much later", 5.0 + 2 * NOTICE_SECONDS), death=gone)
+    unseen = evolve(failed(3, "out of reach", noticed), death=away)
+    report = fold_failures("f()", [peer, dead, later, unseen], range(4), [])
+    assert [ranks for _, ranks in report.causes] == [(1,), (0,), (3,), (2,)]
+
+
+def test_those_that_were_not_waited_for_are_told_as_such() -> None:
+    """One had returned, one was not called at all; the others are still in the call."""
+    returned = evolve(failed(1, "gone", 2.0), aside=Aside.RETURNED)
+    outside = evolve(failed(4, "gone", 3.0), aside=Aside.OUTSIDE)
+    report = fold_failures("f()", [returned, outside], [0, 1, 2], [1])
+    assert (report.failed, report.outside, report.running) == ((1, 4), (4,), (0, 2))
+    assert failure_text(report, {}).splitlines() == [
+        "f(): 1 of 3 ranks failed, and 1 that is not in it; first rank 1",
+        "  rank 1, after it had returned: ValueError: gone",
+        "  rank 4, not in this call: ValueError: gone",
+        "  returned: rank 1",
+        "  no answer yet: ranks 0, 2",
+    ]
+    only = fold_failures("f()", [outside, evolve(outside, rank=5)], [0], [])
+    assert failure_text(only, {}).splitlines()[:2] == [
+        "f(): 2 ranks failed that are not in it; first rank 4",
+        "  ranks 4-5, not in this call: ValueError: gone",
+    ]
 
 
 def test_the_text_says_who_what_and_how_the_others_stood() -> None:
@@ -200,6 +235,8 @@ def test_ranks_are_folded_into_runs() -> None:
     assert ranks_text(range(0, 40, 2)) == (
         "ranks 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22 and 8 more"
     )
+    runs = [*range(0, 24, 2), *range(25, 64)]
+    assert ranks_text(runs).endswith("20, 22 and 39 more")
 
 
 @given(st.lists(st.integers(0, 30), unique=True), st.data())
@@ -227,6 +264,19 @@ def test_a_long_message_is_cut_in_the_text_and_whole_in_the_report() -> None:
     assert f"({len(message) - 2_000:,} more characters)" in lines[7]
     assert [line.strip() for line in lines[9:-1]] == ["b"] * 18
     assert report.causes[0][0].message == message
+
+
+def test_what_a_worker_has_cut_counts() -> None:
+    """Its own note of it is not told twice, nor counted as text."""
+    cut = "b" * 3_000 + "... (2,997,000 more characters)"
+    short = "b" * 10 + "... (5 more characters)"
+    report = fold_failures("f()", [failed(0, cut), failed(1, f"{short!r}")], [0, 1], [])
+    lines = failure_text(report, {}).splitlines()
+    assert lines[1] == f"  rank 0: ValueError: {'b' * 2_000}... (2,998,000 more characters)"
+    assert lines[2] == f"  rank 1: ValueError: '{'b' * 10}... (5 more characters)"
+    within = "1. A: x... (7 more characters)\n2. B: y"
+    told = fold_failures("f()", [failed(0, within)], [0], [])
+    assert failure_text(told, {}).endswith("x... (7 more characters)\n    2. B: y")
 
 
 def test_many_causes_are_told_in_part() -> None:

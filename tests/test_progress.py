@@ -113,6 +113,7 @@ def test_a_start_that_takes_too_long_names_no_group_to_ask() -> None:
     ):
         _group(cluster, start_timeout=5.0)
     assert "group.status()" not in str(raised.value)
+    assert "start_timeout is over: give a longer one if rank 1 only needed" in str(raised.value)
 
 
 def test_a_failure_says_who_was_still_running_and_since_when(cluster: InProcessCluster) -> None:

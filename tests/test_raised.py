@@ -1,5 +1,6 @@
 """What a worker raises arrives: type, arguments, attributes and message, and never too much."""
 
+import asyncio
 import pickle
 import sys
 from collections.abc import Iterator
@@ -10,9 +11,17 @@ from ray import cloudpickle
 from ray.exceptions import TaskCancelledError
 
 from runtime import RayWorkerBuilder, RayWorkerGroup, WorkerGroupError
+from runtime.errors import ExecutionError, dual_error
 from runtime.raised import LARGEST, fit_to_travel
 from runtime.testing import InProcessCluster
-from tests.exception_workers import CodedError, FrozenError, GuardedError, StrictError, made
+from tests.exception_workers import (
+    CodedError,
+    FrozenError,
+    GuardedError,
+    StrictError,
+    made,
+    thrown,
+)
 
 BUILDER = RayWorkerBuilder("tests.exception_workers.Raising")
 
@@ -150,6 +159,41 @@ def test_what_ends_a_process_is_the_ranks_death(group: RayWorkerGroup) -> None:
     assert caught.value.report.dead == (0, 1, 2, 3)
 
 
+@pytest.mark.parametrize("how", ["cancelled", "generator", "base"])
+def test_what_is_no_exception_is_a_failure_too(group: RayWorkerGroup, how: str) -> None:
+    """By its own name and with its rank; the ranks take calls again."""
+    with pytest.raises(WorkerGroupError) as caught:
+        group.call("throw", how=how).result(timeout=9.0)
+    thrown_here = thrown(how)
+    assert type(caught.value.__cause__) is type(thrown_here)
+    assert str(caught.value.__cause__) == str(thrown_here)
+    assert caught.value.report.failed == (0, 1, 2, 3)
+    assert caught.value.report.causes[0][0].frames
+    assert group.call("echo", value=5).by_rank() == dict.fromkeys(range(4), 5)
+
+
+def test_what_an_async_method_gave_up_is_a_failure() -> None:
+    """Left to itself Ray never answers such a call; one that was cancelled stays so."""
+    builder = RayWorkerBuilder("tests.batch_workers.AsyncWorker")
+    with InProcessCluster([2]) as cluster, RayWorkerGroup(cluster, builder) as group:
+        with pytest.raises(WorkerGroupError) as caught:
+            group.call("give_up").result(timeout=9.0)
+        assert isinstance(caught.value.__cause__, asyncio.CancelledError)
+        assert caught.value.report.failed == (0, 1)
+        with group.call("count") as stream:
+            assert next(iter(stream)).value == 0
+        cluster.pause(1.0)
+        assert group.call("was_closed").by_rank() == {0: True, 1: True}
+
+
+def test_what_cannot_say_what_it_is_is_named(group: RayWorkerGroup) -> None:
+    """Its type is part of the text that arrives in its place, with its rank and its notes."""
+    with pytest.raises(WorkerGroupError, match=r"MuteError: \(its message can't be") as caught:
+        group.call("do", how="mute", ranks=[2]).result()
+    assert caught.value.report.failed == (2,)
+    assert "raised by rank 2" in caught.value.__cause__.__notes__[0]  # type: ignore[union-attr]
+
+
 def test_an_interrupt_in_a_worker_stays_there(group: RayWorkerGroup) -> None:
     """As on Ray, the call counts as cancelled and the worker goes on."""
     with pytest.raises(TaskCancelledError) as caught:
@@ -157,3 +201,34 @@ def test_an_interrupt_in_a_worker_stays_there(group: RayWorkerGroup) -> None:
     assert isinstance(caught.value, WorkerGroupError)
     assert caught.value.report.failed == (0, 1, 2, 3)
     assert all(group.ping().values())
+
+
+@pytest.mark.parametrize("kind", [UnicodeDecodeError, UnicodeEncodeError])
+def test_a_type_that_takes_its_own_arguments_only_is_caught(
+    kind: type[UnicodeDecodeError] | type[UnicodeEncodeError],
+) -> None:
+    """As that type; what it carries is there, and what it says is the group's."""
+    text: Any = b"abc" if kind is UnicodeDecodeError else "abc"
+    cause: Any = kind("utf8", text, 1, 2, "bad")
+    error: Any = dual_error(cause, "it failed")
+    assert isinstance(error, kind)
+    assert isinstance(error, ExecutionError)
+    assert (str(error), error.args) == ("it failed", ("it failed",))
+    assert (error.start, error.end, error.reason, error.object) == (1, 2, "bad", text)
+    error.__cause__ = cause
+    again: Any = pickle.loads(pickle.dumps(error))  # noqa: S301
+    assert (type(again).__name__, str(again)) == (type(error).__name__, "it failed")
+
+
+def test_a_type_that_cannot_be_joined_is_caught_as_its_nearest_base() -> None:
+    """Not only as what no worker has raised."""
+
+    class ClosedError(LookupError):
+        def __init_subclass__(cls) -> None:
+            raise TypeError("no types of this one")
+
+    error: Any = dual_error(ClosedError("x"), "it failed")
+    assert isinstance(error, ExecutionError)
+    assert LookupError in type(error).__mro__
+    assert ClosedError not in type(error).__mro__
+    assert str(error) == "it failed"

@@ -7,14 +7,17 @@ from hypothesis import strategies as st
 from planner.failure_causes import DeathCause, Remains, death_of, tail_lines
 from planner.findings import PlanError
 from planner.group import GroupArguments, plan_group
+from planner.inventory import BundleFacts
 from planner.launch import HostFacts, LaunchPlan, plan_launch
 from planner.mesh import NamedSharding
+from planner.actor_names import base_name
 from planner.recovery import (
     Domain,
     FailurePolicy,
     RecoveryFacts,
-    base_name,
+    awaited_text,
     domain_of,
+    gone_groups,
     plan_recovery,
     recovery_text,
 )
@@ -65,12 +68,16 @@ def test_one_engine_is_started_again_in_its_slot() -> None:
     """New names, the same bundles; everybody else is kept and need not be told."""
     facts = RecoveryFacts(failed=(5,))
     plan = plan_recovery(_plan(), facts, FailurePolicy(domain=Domain.TIED_GROUP), 1)
-    assert recovery_text(plan) == (
-        "worker group 'rollout', generation 1\n"
-        "  keep: ranks 0-3, 6-7\n"
-        "  end: ranks 4-5\n"
-        "  start: rank 4 as 'rollout-grp2-0.g1' in bundle 0 of placement group 1\n"
-        "  start: rank 5 as 'rollout-grp2-1.g1' in bundle 1 of placement group 1"
+    assert (
+        str(plan)
+        == recovery_text(plan)
+        == (
+            "worker group 'rollout', generation 1\n"
+            "  keep: ranks 0-3, 6-7\n"
+            "  end: ranks 4-5\n"
+            "  start: rank 4 as 'rollout-grp2-0.g1' in bundle 0 of placement group 1\n"
+            "  start: rank 5 as 'rollout-grp2-1.g1' in bundle 1 of placement group 1"
+        )
     )
 
 
@@ -100,9 +107,41 @@ def test_what_is_missing_is_counted() -> None:
     plan = plan_recovery(_plan(), facts, FailurePolicy(domain=Domain.TIED_GROUP), 1)
     assert plan.missing == (
         (
-            "4 bundles for ranks 4-7: node 10.0.0.1 is lost, and 1 bundles of other nodes are "
+            "4 bundles for ranks 4-7: node 10.0.0.1 is lost, and 1 bundle of other nodes is "
             "free: add a node, or end another group"
         ),
+    )
+    facts = RecoveryFacts(lost_nodes=("n1",))
+    plan = plan_recovery(_plan(per_node=1, tied=1), facts, FailurePolicy(domain=Domain.RANK), 1)
+    assert plan.missing[0].startswith("1 bundle for rank 1: node 10.0.0.1 is lost, and 0 bundles ")
+
+
+def test_a_placement_group_that_was_removed_is_missing() -> None:
+    """It is told of ranks that failed only, and no free bundle makes up for it."""
+    landed = [BundleFacts(placement_group=0, bundle=0, node_id="n0", address="")]
+    assert gone_groups(_plan(), landed) == (1,)
+    assert gone_groups(_plan(), ()) == (0, 1)
+    policy = FailurePolicy(domain=Domain.TIED_GROUP)
+    for lost in ((), ("n1",)):
+        facts = RecoveryFacts(
+            failed=(1, 4, 5, 6, 7), lost_nodes=lost, gone_groups=(1,), free_slots=((1, 0, "n7"),)
+        )
+        plan = plan_recovery(_plan(), facts, policy, 1)
+        assert plan.missing == (
+            (
+                "4 bundles for ranks 4-7: placement group 1 was removed from the cluster: end the "
+                "group, and start one on a cluster that is reserved again"
+            ),
+        )
+        assert [each.rank for each in plan.start] == [0, 1]
+    facts = RecoveryFacts(failed=(1,), gone_groups=(1,))
+    assert plan_recovery(_plan(), facts, policy, 1).is_possible
+
+
+def test_which_bundles_are_awaited() -> None:
+    """With their ranks, and the node that is lost."""
+    assert awaited_text(_plan(), [(1, 1), (1, 2)]) == (
+        "the cluster to give 2 bundles of lost node 10.0.0.1 to others, for ranks 5-6"
     )
 
 
@@ -121,7 +160,13 @@ def test_budget_and_pauses() -> None:
     policy = FailurePolicy(budget=9, first_pause=1.0, longest_pause=5.0)
     assert [policy.pause_before(attempt) for attempt in range(6)] == [0, 1, 2, 4, 5, 5]
     plan = plan_recovery(_plan(), RecoveryFacts(failed=(0,), attempt=9), policy, 10)
-    assert not plan.is_possible
+    assert plan.missing == (
+        (
+            "the budget of 9 recoveries is spent: give the group a larger one, as with "
+            "group.failure_policy = attrs.evolve(group.failure_policy, budget=10), or start a new "
+            "group"
+        ),
+    )
 
 
 def test_ranks_must_exist() -> None:
@@ -173,6 +218,8 @@ def test_generations_replace_each_other() -> None:
     [
         (END_OF_FILE, (), DeathCause.SIGNAL, "SIGKILL", None),
         (END_OF_FILE, ("Fatal Python error: Aborted",), DeathCause.SIGNAL, "SIGABRT", None),
+        (END_OF_FILE, ("x: *** SIGTRAP received at time=1",), DeathCause.SIGNAL, "SIGTRAP", None),
+        (END_OF_FILE, ("*** SIGXCPU received at time=1",), DeathCause.SIGNAL, "SIGXCPU", None),
         (END_OF_FILE, ("rankplan: os._exit called with 3",), DeathCause.EXIT, "", 3),
         ("The process receives a SIGTERM.", (), DeathCause.SIGNAL, "SIGTERM", None),
         ("Worker exits with an exit code 4.", (), DeathCause.EXIT, "", 4),
@@ -189,6 +236,17 @@ def test_causes_of_death(
     """What Ray says and what the process wrote give one cause."""
     death = death_of(told, Remains(tail=tail))
     assert (death.cause, death.signal, death.exit_code) == (cause, signal, code)
+
+
+def test_a_signal_that_nobody_saw_is_a_guess() -> None:
+    """The likely one is told as such; what the process wrote itself is known."""
+    assert death_of(END_OF_FILE, Remains()).detail == (
+        "its process was ended by a signal that leaves no trace, most likely SIGKILL"
+    )
+    trapped = Remains(tail=("*** SIGTRAP received at time=1795275023 on cpu 0 ***",))
+    assert death_of(END_OF_FILE, trapped).detail == "it crashed with SIGTRAP"
+    told = Remains(tail=("*** SIGVTALRM received at time=1795275023 on cpu 0 ***",))
+    assert death_of(END_OF_FILE, told).detail == "its process was ended by SIGVTALRM"
 
 
 def test_the_tail_of_a_crash_begins_before_its_name() -> None:

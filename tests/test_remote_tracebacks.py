@@ -62,6 +62,37 @@ def test_the_traceback_travels_with_the_error() -> None:
     assert "line 41, in step" in getattr(again.__cause__, "__notes__", [""])[0]
 
 
+IN_A_GROUP = """  + Exception Group Traceback (most recent call last):
+  |   File "/venv/site-packages/ray/_private/function_manager.py", line 740, in actor_method
+  |     return method(__ray_actor, *args, **kwargs)
+  |   File "/code/runtime/host.py", line 301, in call
+  |     result = bound(*args, **kwargs)
+  |   File "/home/me/lib/train.py", line 41, in step
+  |     raise ExceptionGroup("several", parts)
+  | ExceptionGroup: several (2 sub-exceptions)
+  +-+---------------- 1 ----------------
+    | ValueError: a
+    +---------------- 2 ----------------
+    | KeyError: 'b'
+    +------------------------------------"""
+
+
+def test_an_exception_group_is_told_with_its_parts() -> None:
+    """And with where it was raised, though Ray shows its own frames there."""
+    cause = ExceptionGroup("several", [ValueError("a"), KeyError("b")])
+    sent: Any = RayTaskError("step", IN_A_GROUP, cause, proctitle="p", pid=9, ip="10.0.0.1")
+    error = error_of("step()", Gathered(errors={0: RAY.cause_of(sent)}), Roster(RAY, {}))
+    assert str(error).splitlines()[1:] == [
+        "  rank 0: ExceptionGroup: several (2 sub-exceptions)",
+        "    1. ValueError: a",
+        "    2. KeyError: 'b'",
+        "    raised at lib/train.py:41 in step",
+    ]
+    note = error.errors[0].__notes__[0]
+    assert "function_manager" not in note
+    assert note.endswith("    | KeyError: 'b'\n    +------------------------------------")
+
+
 def test_an_error_of_ray_itself_has_no_traceback_of_a_worker() -> None:
     """It is what it is."""
     error = RuntimeError("no worker raised this")

@@ -108,6 +108,20 @@ def test_growing_onto_a_lost_node_says_what_is_missing() -> None:
     assert resized({0, 2}, {0}, facts=lost).is_possible
 
 
+def test_growing_into_a_placement_group_that_was_removed() -> None:
+    """No node can help."""
+    there = landed()
+    removed = evolve(there, landed=[each for each in there.landed if not each.placement_group])
+    made = resized({0}, {0, 1, 2}, facts=removed)
+    assert made.missing == (
+        (
+            "2 bundles for ranks 4-5: placement group 1 was removed from the cluster: end the "
+            "group, and start one on a cluster that is reserved again"
+        ),
+    )
+    assert resized({0}, {0, 1}, facts=removed).is_possible
+
+
 def test_who_has_left_and_come_back() -> None:
     """Step by step, as a group keeps count."""
     gone = resized({0, 1, 2, 3}, {0, 1})

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -175,6 +176,47 @@ def test_names_are_free_and_readable() -> None:
     for strange in (None, 3, b"x"):
         with pytest.raises(PlanError, match="is not a string; give a string"):
             chosen(strange, set())
+
+
+def _chosen(prefix: str, taken: set[str], *, alone: bool = False) -> str:
+    """What a group of two workers is called; one worker, where it is outside any group."""
+    slots = checked(plan_slots, None, (1 if alone else 2,))
+    findings = fresh()
+    made = choose_prefix(
+        prefix,
+        "package.Worker",
+        [evolve(slot, is_alone=alone) for slot in slots],
+        taken,
+        findings,
+    )
+    findings.check()
+    return made
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Worker-0-1.g3", "Worker.companion-0", "Worker-grp0-1.g1", "Worker-7-0", "Worker-grp4-0"],
+)
+def test_whatever_a_groups_actors_are_called_now_its_name_is_taken(name: str) -> None:
+    """Started again, looked at from outside, or in other bundles: names would meet later."""
+    assert _chosen("", {name}) == "Worker-2"
+    assert _chosen("", {name, name.replace("Worker", "Worker-2", 1)}) == "Worker-3"
+
+
+def test_names_that_only_look_alike_are_free() -> None:
+    """Other prefixes, and what is no worker's or companion's name."""
+    assert _chosen("", {"Workers-0-0", "Worker.gone", "Worker.companion-x", "Worker-0"}) == "Worker"
+    assert _chosen("", {"Worker-0-0.g1", "Worker.companion-0"}, alone=True) == "Worker"
+    assert _chosen("", {"Worker"}, alone=True) == "Worker-2"
+
+
+def test_an_asked_for_name_that_meets_other_actors_is_refused() -> None:
+    """The actor is named as it is called now; other bundles of one name may be used."""
+    with pytest.raises(PlanError, match=r"live actors, 'w-0-1\.g2' first"):
+        _chosen("w", {"w-0-1.g2"})
+    with pytest.raises(PlanError, match="name_prefix: a live group is called 'w' already; end the"):
+        _chosen("w", {"w.companion-0"})
+    assert _chosen("w", {"w-1-0", "w-2.companion-0"}) == "w"
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=4), st.data())

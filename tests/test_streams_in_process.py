@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from runtime import DeadlineError, RayWorkerBuilder, RayWorkerGroup
+from runtime import DeadlineError, MultiWorkerFuture, RayWorkerBuilder, RayWorkerGroup
 from runtime.in_flight import TooManyCallsError
 from runtime.in_process_objects import MOST_UNTAKEN
 from runtime.testing import Fault, FaultKind, InProcessCluster
@@ -60,6 +60,23 @@ def test_an_endless_stream_that_nobody_holds_is_closed(cluster: InProcessCluster
         cluster.pause(1.0)
         assert group.call("how_many").by_rank() == made
         assert max(made.values()) <= MOST_UNTAKEN + 4
+
+
+def test_streams_of_the_four_ways_are_read_when_they_have_ended(cluster: InProcessCluster) -> None:
+    """They are not held back: who waits for the end before reading would wait for ever.
+
+    Nor is a worker's stream that is read after another's. Those of ``group.call`` are.
+    """
+    with RayWorkerGroup(cluster, RayWorkerBuilder("tests.fault_workers.Worker")) as group:
+        backend = cluster.backend
+        streams = group.run_all_workers_single_data("count", upto=2_000)
+        ready, late = backend.wait([backend.end_of(each) for each in streams], 4, 60.0)
+        assert (len(ready), late) == (4, [])
+        values = group.get_all_worker_results(MultiWorkerFuture(streams))
+        assert values == [rank * 100 + n for rank in range(4) for n in range(2_000)]
+        with group.call("count", 2_000) as held:
+            ends = [backend.end_of(each) for each in held._running.references.values()]
+            assert backend.wait(ends, 4, 60.0)[0] == []
 
 
 def test_an_async_worker_goes_on_when_its_values_are_taken(cluster: InProcessCluster) -> None:

@@ -90,3 +90,45 @@ def test_a_long_message_does_not_hide_the_frames() -> None:
     assert told.endswith("more characters)")
     assert frames_of(told, OWN) == frames_of(FROM_RAY, OWN)
     assert readable("x" * 10_000) == "x" * 500 + "... (9,500 more characters)"
+
+
+GROUP_FROM_RAY = """+ Exception Group Traceback (most recent call last):
+  |   File "python/ray/_raylet.pyx", line 2205, in ray._raylet.execute_task
+  |   File "/venv/lib/python3.11/site-packages/ray/_private/function_manager.py", line 740, in call
+  |     return method(__ray_actor, *args, **kwargs)
+  |            ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+  |   File "/code/rankplan/runtime/host.py", line 301, in call
+  |     result = bound(*args, **kwargs)
+  |   File "/home/me/lib/train.py", line 41, in step
+  |     raise ExceptionGroup("several", [ValueError("a"), KeyError("b")])
+  | ExceptionGroup: several (2 sub-exceptions)
+  +-+---------------- 1 ----------------
+    | Traceback (most recent call last):
+    |   File "/home/me/lib/part.py", line 9, in load
+    |     raise ValueError("a")
+    | ValueError: a
+    +---------------- 2 ----------------
+    | KeyError: 'b'
+    +------------------------------------
+"""
+
+
+def test_the_frames_of_an_exception_group_are_the_users() -> None:
+    """Ray shows all of its own there; what the parts raised is below them."""
+    assert frames_of(GROUP_FROM_RAY, OWN) == ("lib/train.py:41 in step",)
+    told = readable(GROUP_FROM_RAY)
+    assert frames_of(told, OWN) == ("lib/train.py:41 in step",)
+    assert "/ray/" not in told
+    assert "method(__ray_actor" not in told
+    assert told.startswith('Exception Group Traceback (most recent call last):\n  File "/code')
+    assert '    |   File "/home/me/lib/part.py", line 9, in load\n' in told
+    assert told.endswith("    | KeyError: 'b'\n    +------------------------------------")
+
+
+def test_what_a_worker_has_cut_of_a_message_counts() -> None:
+    """What is left out here comes on top of it."""
+    frames = FROM_RAY.partition("ValueError: boom")[0]
+    told = readable(f"{frames}ValueError: {'x' * 4_000}... (5,000 more characters)\na note")
+    assert told.endswith(f"{'x' * 488}... (8,519 more characters)")
+    near = readable(f"{frames}ValueError: {'x' * 480}... (5,000 more characters)\na note")
+    assert near.endswith(f"{'x' * 480}... (5,007 more characters)")

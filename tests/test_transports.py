@@ -96,7 +96,7 @@ def test_everything_that_hinders_a_link_is_said_at_once() -> None:
     assert found == [
         ("driver", "it can't import torch"),
         ("far", "it is given twice"),
-        ("plain", "it was not started for it"),
+        ("plain", "it was not started for a direct transport"),
         ("taken", "it is in the link 'pair-7' already"),
         ("old", "rank 0 can't import torch (ImportError: no torch)"),
         ("old", "rank 1 has a torch without gloo"),

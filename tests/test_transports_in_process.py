@@ -11,8 +11,9 @@ from planner.findings import PlanError
 from planner.mesh import NamedSharding
 from runtime import RayWorkerBuilder, RayWorkerGroup
 from runtime.errors import WorkerGroupError
-from runtime.testing import Fault, FaultKind, InProcessCluster
-from runtime.transports import link, link_of
+from runtime.testing import InProcessCluster
+from runtime.links import link_of
+from runtime.transports import link
 from tests.transport_workers import TensorWorker
 
 WORKER = "tests.transport_workers.TensorWorker"
@@ -34,9 +35,8 @@ def _started(cluster: InProcessCluster, name: str, bundles: list[int]) -> RayWor
 
 @pytest.fixture
 def cluster() -> Iterator[InProcessCluster]:
-    """One node; the second call that the first group's rank 1 gets of ``fail`` ends its process."""
-    dies = Fault(kind=FaultKind.DEATH, rank=1, method="fail", call=1)
-    with InProcessCluster([6], faults=[dies]) as made:
+    """One node."""
+    with InProcessCluster([6]) as made:
         yield made
 
 
@@ -93,8 +93,7 @@ def test_a_rank_that_was_started_again_is_not_in_the_link(groups: Groups) -> Non
     """Until the groups are linked anew."""
     generator, trainer = groups
     made = link(generator, trainer)
-    with pytest.raises(WorkerGroupError):
-        generator.call("fail", on=-1).by_rank(timeout=60)
+    generator.abort([1])
     generator.recover()
 
     with pytest.raises(PlanError, match=f"rank 1 started after the link '{made.plan.name}'"):
@@ -109,13 +108,13 @@ def test_errors_tell_of_dead_members_of_other_groups(groups: Groups) -> None:
     """For Ray ends a receiver together with its sender."""
     generator, trainer = groups
     with link(generator, trainer):
-        with pytest.raises(WorkerGroupError):
-            generator.call("fail", on=-1).by_rank(timeout=60)
+        generator.abort([1])
         with pytest.raises(WorkerGroupError) as raised:
             trainer.call("fail", on=0).by_rank(timeout=60)
 
     told = "linked worker group 'generator': rank 1 dead (rank 1 (data_parallel=1)"
     assert told in str(raised.value)
+    assert "end the link, recover the groups, and link them again" in str(raised.value)
 
 
 def test_what_is_no_group_is_refused(groups: Groups) -> None:

@@ -10,7 +10,13 @@ import pytest
 
 from planner.findings import PlanError
 from planner.roles import First
-from runtime import CallFuture, RayWorkerBuilder, RayWorkerGroup
+from runtime import (
+    CallFuture,
+    MultiWorkerFuture,
+    RayWorkerBuilder,
+    RayWorkerGroup,
+    wait_all,
+)
 from runtime.errors import DeadlineError
 from runtime.testing import Fault, FaultKind, FaultRates, InProcessCluster, NothingWillHappenError
 from runtime.virtual_time import FREE_LOOKS, VirtualTime
@@ -106,6 +112,53 @@ def test_an_event_loop_waits_for_calls_and_streams(group: RayWorkerGroup) -> Non
     assert (results, values) == (0, [0, 0, 1, 1, 2, 2])
     assert group.backend.now() - began >= 350.0
     assert turns > 2
+
+
+@pytest.mark.parametrize("limit", [499.0, 3600.0])
+def test_a_deadline_is_kept_however_far_it_is(limit: float) -> None:
+    """Of every kind of wait, though nothing at all is under way until then."""
+    hangs = Fault(kind=FaultKind.HANG, rank=1, method="total")
+    with InProcessCluster([2], faults=[hangs]) as cluster, RayWorkerGroup(cluster, WORKER) as group:
+        future = group.call("total")
+        old = MultiWorkerFuture(group.run_all_workers_single_data("pid"))
+        stream = group.call("drip", 1, 0.0)
+        waits: list[Callable[[], object]] = [
+            lambda: future.result(limit),
+            lambda: wait_all(future, timeout=limit),
+            lambda: list(future.as_completed(limit)),
+            lambda: old.get_results(group, timeout=limit),
+            lambda: list(stream.as_completed(limit)),
+        ]
+        for wait in waits:
+            began = cluster.now
+            with pytest.raises(DeadlineError):
+                wait()
+            assert round(cluster.now - began) == limit
+        with pytest.raises(NothingWillHappenError, match=r"rank 1: total\(\) since"):
+            future.result()
+
+
+def test_a_deadline_of_an_awaited_call_is_kept() -> None:
+    """An event loop looks far more often than a thread."""
+    hangs = Fault(kind=FaultKind.HANG, rank=1, method="total")
+    with InProcessCluster([2], faults=[hangs]) as cluster, RayWorkerGroup(cluster, WORKER) as group:
+
+        async def main() -> None:
+            await group.using(timeout=600.0).call("total")
+
+        with pytest.raises(DeadlineError, match=r"after 600\.0 s"):
+            asyncio.run(main())
+
+
+def test_a_constructor_that_hangs_meets_the_deadline_that_nobody_gave() -> None:
+    """The default of ten minutes is a deadline too."""
+    hangs = Fault(kind=FaultKind.HANG, rank=1, method="__init__")
+    with InProcessCluster([2], faults=[hangs]) as cluster:
+        with pytest.raises(DeadlineError) as caught:
+            RayWorkerGroup(cluster, WORKER)
+        assert caught.value.report.running == (1,)
+        assert round(cluster.now) == 600
+        assert cluster.live == []
 
 
 def test_who_waits_for_ever_is_named() -> None:

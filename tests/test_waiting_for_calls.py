@@ -97,7 +97,10 @@ def test_what_is_no_time_is_refused(cluster: InProcessCluster, wrong: Any) -> No
     """By every wait, before it begins."""
     with _group(cluster) as group:
         future = MultiWorkerFuture(group.run_all_workers_single_data("total"))
+        finished = group.call("total")
+        finished.by_rank()
         for wait in (
+            lambda: finished.by_rank(wrong),
             lambda: group.get_all_worker_results(future, timeout=wrong),
             lambda: group.call("total").result(wrong),
             lambda: next(group.call("count", upto=2).as_completed(wrong)),
@@ -121,6 +124,77 @@ def test_futures_in_a_list_are_known_to_the_group(cluster: InProcessCluster) -> 
         with pytest.raises(WorkerGroupError, match=told):
             MultiWorkerFuture(futures).get_results(group)
         assert group.broken == (2,)
+
+
+def test_futures_of_all_ranks_in_a_list_tell_what_was_called(cluster: InProcessCluster) -> None:
+    """As those of a few do; what nobody knows is told as a call."""
+    with _group(cluster) as group:
+        futures = group.run_all_workers_single_data("sleep", seconds=30.0)
+        with pytest.raises(DeadlineError, match=r"Worker', sleep\(\): 4 of 4 ranks did not answer"):
+            MultiWorkerFuture(futures).get_results(group, timeout=1.0)
+        with pytest.raises(DeadlineError, match=r"Worker', sleep\(\): 1 of 1 ranks did not answer"):
+            MultiWorkerFuture(futures[:1]).get_results(group, timeout=1.0)
+        unknown = [group.actors[0].call.remote("sleep", 30.0)]
+        with pytest.raises(DeadlineError, match=r"Worker', call\(\): 1 of 1 ranks did not answer"):
+            MultiWorkerFuture(unknown).get_results(group, timeout=1.0)
+
+
+def test_every_object_of_a_failed_call_is_looked_at(
+    cluster: InProcessCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else Ray warns of the error in the second object, though the first one's was caught."""
+    seen: list[Any] = []
+    look = World.look
+
+    def noted(world: World, references: Sequence[Any]) -> Any:
+        seen.extend(references)
+        return look(world, references)
+
+    monkeypatch.setattr(World, "look", noted)
+    with _group(cluster) as group:
+        twice = [each.fail.options(num_returns=2).remote([1]) for each in group.workers[:2]]
+        late = group.workers[2].sleep.options(num_returns=2).remote(30.0)
+        with pytest.raises(WorkerGroupError, match="rank 1: ValueError"):
+            MultiWorkerFuture([*twice, late]).get_results(group)
+    assert twice[1][1] in seen
+    assert late[1] not in seen
+
+
+def test_a_failure_that_is_told_again_is_noted_once(cluster: InProcessCluster) -> None:
+    """However often its future is waited for; as it grows, it stays one."""
+    with _group(cluster) as group:
+        future = group.call("sleep", 30.0)
+        cluster.kill_worker(group, 1)
+        for _ in range(3):
+            with pytest.raises(WorkerGroupError, match="1 of 4 ranks failed"):
+                future.by_rank()
+        cluster.kill_worker(group, 2)
+        with pytest.raises(WorkerGroupError, match="2 of 4 ranks failed"):
+            future.by_rank()
+        with pytest.raises(InconsistentGroupError) as refused:
+            group.call("total")
+        assert str(refused.value).count("ProcessDiedError") == 1
+        assert "sleep(): ranks 1-2: ProcessDiedError" in str(refused.value)
+        assert len(group._health._troubles) == 1
+        cluster.pause(60.0)
+        assert group.broken == (1, 2)
+
+
+def test_who_has_left_a_failed_call_is_stuck_no_more(cluster: InProcessCluster) -> None:
+    """Also when another one has died in it: that is the trouble of those who share its fate."""
+    policy = FailurePolicy(domain=Domain.TIED_GROUP)
+    engines = [(0, [0, 1]), (1, [0, 1])]
+    with _group(cluster, failure_policy=policy, bundle_indices_list=engines) as group:
+        future = group.call("fail", ranks=[2], after=1.0, others=30.0)
+        cluster.pause(0.9)
+        cluster.kill_worker(group, 0)
+        with pytest.raises(WorkerGroupError, match="2 of 4 ranks failed"):
+            future.by_rank()
+        broken = [group.broken]
+        cluster.pause(60.0)
+        broken.append(group.broken)
+        assert broken == [(0, 1, 3), (0,)]
+        assert group.at(rank=3).call("total").by_rank() == {3: 0}
 
 
 def test_values_that_keep_coming_do_not_outlast_a_deadline(cluster: InProcessCluster) -> None:
@@ -259,8 +333,8 @@ def _bytes_of_all(values: Sequence[bytes]) -> int:
 @pytest.mark.parametrize("way", ["calls", "stream", "awaited stream"])
 def test_one_error_names_all_that_fail_in_the_grace(way: str) -> None:
     """Values are given first: those that came before, and those that come meanwhile."""
-    faults = [_raises(1, "drip"), _raises(2, "drip", 0.3), _late(3, "drip", 50.0)]
-    faults += [_raises(1, "sleep"), _raises(2, "sleep", 0.3), _late(3, "sleep", 50.0)]
+    method = "sleep" if way == "calls" else "drip"
+    faults = [_raises(1, method), _raises(2, method, 0.3), _late(3, method, 50.0)]
     given: list[tuple[int, int]] = []
 
     async def take(stream: Any) -> None:

@@ -3,6 +3,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 global_worker: Any
+_global_node: object | None
 
 class BaseContext(metaclass=ABCMeta):
     dashboard_url: str | None
