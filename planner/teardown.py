@@ -84,6 +84,7 @@ def plan_teardown(
     cleanup: str | None = None,
     grace: float | None = GRACE_SECONDS,
     ranks: Sequence[int] | None = None,
+    absent: Collection[int] = (),
     before: "TeardownReport | None" = None,
 ) -> TeardownPlan:
     """The order in which ranks are asked and ended.
@@ -95,6 +96,8 @@ def plan_teardown(
         cleanup: The method to call first.
         grace: Seconds for it; None waits without end.
         ranks: Only these; None for all.
+        absent: Ranks that were given up. They had their end, so nobody misses their clean-up; but
+            what interrupted that end is not known, so they are ended like the others.
         before: What came of an end that was interrupted: this one does the rest. No rank is
             asked twice, and none that was ended.
 
@@ -119,9 +122,9 @@ def plan_teardown(
     not_asked = tuple(
         (rank, known[rank].value)
         for rank in chosen
-        if known.get(rank) in DEAF and cleanup and rank not in asked_before
+        if known.get(rank) in DEAF and cleanup and rank not in asked_before.union(absent)
     )
-    silent = asked_before.union(rank for rank, _ in not_asked)
+    silent = asked_before.union(absent, (rank for rank, _ in not_asked))
     rest = tuple(rank for rank in chosen if rank)
     return TeardownPlan(
         group=plan.group,

@@ -128,7 +128,11 @@ class Care(Looking):
     def end(
         self, cleanup_method: str | None = None, timeout: float | None = 30.0
     ) -> TeardownReport:
-        """End the workers and report on it; a second call gives the first one's report.
+        """End the workers and report on it.
+
+        It is done once: a second call gives the first one's report, and waits for it while
+        another thread is at it. After an end that was interrupted it does the rest. When the Ray
+        session in which the workers ran is over, nothing is done, and the report says so.
 
         Args:
             cleanup_method: Called on every worker first.
@@ -159,7 +163,14 @@ class Care(Looking):
 
         def planned(seen: Sequence[WorkerStatus] | None) -> TeardownPlan:
             states = known_states(seen, self._health.dead())
-            return plan_teardown(launched.plan, states, cleanup=cleanup, grace=grace, before=before)
+            return plan_teardown(
+                launched.plan,
+                states,
+                cleanup=cleanup,
+                grace=grace,
+                absent=self._health.absent,
+                before=before,
+            )
 
         plan = planned(None)
         if self._session.is_over:

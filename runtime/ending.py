@@ -75,25 +75,25 @@ class Ending:
         return self._is_begun and not self._is_under_way and not self._course.is_over
 
     def carried_out(
-        self, step: Callable[[Course, bool], None], cut_short: Callable[[], None] | None = None
+        self, step: Callable[[Course], None], cut_short: Callable[[], None] | None = None
     ) -> TeardownReport:
         """What came of it, carried out now or by another thread.
 
         Args:
-            step: Carries it out, from where an earlier one was interrupted; told whether it is
-                under way further out in the same thread.
+            step: Carries it out, from where an earlier one is: it was interrupted, or is under
+                way further out in this thread.
             cut_short: Ends the ranks at once, where another thread waits for their clean-up.
         """
         if cut_short is not None and self._is_elsewhere():
             cut_short()
         with self._one:
             if not self._course.is_over:
-                is_nested = self._is_under_way
+                was_under_way = self._is_under_way
                 self._is_begun = self._is_under_way = True
                 try:
-                    step(self._course, is_nested)
+                    step(self._course)
                 finally:
-                    self._is_under_way = is_nested
+                    self._is_under_way = was_under_way
             return self._course.report
 
     def _is_elsewhere(self) -> bool:

@@ -269,14 +269,12 @@ class RayWorkerGroup(Membership, Runs, Calls, Care):
         step = partial(self._end_once, cleanup_method, timeout)
         return self._ending.carried_out(step, self._cut_end_short if at_once else None)
 
-    def _end_once(
-        self, cleanup_method: str | None, timeout: float | None, course: Course, is_nested: bool
-    ) -> None:
+    def _end_once(self, cleanup_method: str | None, timeout: float | None, course: Course) -> None:
         try:
             with self._ending.turn:
                 self._ended = True
             self._admission.end()
-            self._carry_out_end(course, None if is_nested else cleanup_method, timeout)
+            self._carry_out_end(course, cleanup_method, timeout)
         finally:
             if not (course.is_over or course.report.ended):
                 self._cut_end_short()

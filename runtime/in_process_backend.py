@@ -24,19 +24,22 @@ from runtime.in_process import Process
 from runtime.in_process_actor import InProcessActor
 from runtime.in_process_being import inside_current
 from runtime.in_process_direct import InProcessDirect
-from runtime.in_process_hosts import WorldCompanion, address_of, held_in, host_body
+from runtime.in_process_hosts import (
+    WorldCompanion,
+    address_of,
+    held_in,
+    host_body,
+    standing_in,
+)
 from runtime.in_process_objects import Item, ProcessDiedError, Reader, StreamEnd
 from runtime.in_process_surroundings import Surroundings, being_in, put_back, replace_names
-from runtime.in_process_threads import PATIENCE_SECONDS, ControllerThreads
+from runtime.in_process_threads import ControllerThreads
 from runtime.observe import source_of
 from runtime.raised import cargo_of
 from runtime.virtual_time import VirtualLoop, VirtualTime
 from runtime.worker_class import ask_configure_worker, probe_class
 
 __all__ = ["InProcessGroup", "World"]
-
-_MOST_STANDING = 16
-"""How many processes are named when nothing will happen any more."""
 
 _ASKED_PID = 1000
 """The pid of the pretended process in which classes are asked what they need."""
@@ -75,7 +78,9 @@ class World:
     random: Random = field(init=False)
     time: VirtualTime = field(init=False)
     direct: InProcessDirect = field(init=False, factory=InProcessDirect)
-    numbers: "itertools.count[int]" = field(init=False, factory=lambda: itertools.count(_ASKED_PID + 1))
+    numbers: "itertools.count[int]" = field(
+        init=False, factory=lambda: itertools.count(_ASKED_PID + 1)
+    )
     lock: threading.RLock = field(init=False, factory=threading.RLock)
     threads: ControllerThreads = field(init=False)
     processes: dict[str, Process] = field(init=False, factory=dict)
@@ -93,7 +98,7 @@ class World:
         source = Random(self.seed)  # noqa: S311  # a simulation
         object.__setattr__(self, "random", source)
         others = self.threads.wait_for_others
-        object.__setattr__(self, "time", VirtualTime(source, self._standing, others))
+        object.__setattr__(self, "time", VirtualTime(source, lambda: standing_in(self), others))
         replace_names(self)
 
     # What processes need.
@@ -131,23 +136,6 @@ class World:
             following = loop.settle()
             if following is not None:
                 self.time.at(following, self._settle)
-
-    def _standing(self) -> list[str]:
-        """The calls that have not answered, and on which ranks; for people."""
-        found: list[str] = []
-        for name, process in self.processes.items():
-            calls = [f"{method}() since {since:g} s" for method, since in process.running.values()]
-            if process.queued:
-                calls.append(f"{process.queued} calls that have not begun")
-            if calls:
-                who = f"{name}, rank {process.rank}" if process.rank >= 0 else name
-                state = ", stopped" if process.is_stopped else ""
-                found.append(f"{who}{state}: {', '.join(calls)}")
-        more = len(found) - _MOST_STANDING
-        named = found[:_MOST_STANDING] + ([f"and {more} more"] if more > 0 else [])
-        threads = self.threads.others()
-        waited = f"which had {PATIENCE_SECONDS:g} s of real time to do something"
-        return [*named, f"threads {', '.join(threads)}, {waited}"] if threads else named
 
     def close(self) -> None:
         """End everything."""

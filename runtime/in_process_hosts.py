@@ -8,11 +8,15 @@ from planner.group import HostRequest
 from runtime import host
 from runtime.in_process import Process
 from runtime.in_process_objects import fetched
+from runtime.in_process_threads import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from runtime.in_process_backend import InProcessGroup, World
 
-__all__ = ["WorldCompanion", "address_of", "held_in", "host_body"]
+__all__ = ["WorldCompanion", "address_of", "held_in", "host_body", "standing_in"]
+
+_MOST_STANDING = 16
+"""How many processes are named when nothing will happen any more."""
 
 
 def address_of(node: int) -> str:
@@ -46,6 +50,24 @@ def held_in(world: "World", groups: "Sequence[InProcessGroup]") -> dict[tuple[in
         if place in held:
             held[place] += 1
     return held
+
+
+def standing_in(world: "World") -> list[str]:
+    """The calls that have not answered, and on which ranks; for people."""
+    found: list[str] = []
+    for name, process in world.processes.items():
+        calls = [f"{method}() since {since:g} s" for method, since in process.running.values()]
+        if process.queued:
+            calls.append(f"{process.queued} calls that have not begun")
+        if calls:
+            who = f"{name}, rank {process.rank}" if process.rank >= 0 else name
+            state = ", stopped" if process.is_stopped else ""
+            found.append(f"{who}{state}: {', '.join(calls)}")
+    more = len(found) - _MOST_STANDING
+    named = found[:_MOST_STANDING] + ([f"and {more} more"] if more > 0 else [])
+    threads = world.threads.others()
+    waited = f"which had {PATIENCE_SECONDS:g} s of real time to do something"
+    return [*named, f"threads {', '.join(threads)}, {waited}"] if threads else named
 
 
 class WorldCompanion:

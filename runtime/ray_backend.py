@@ -1,7 +1,6 @@
 """The runtime's effects on Ray. Nothing is decided here."""
 
 import asyncio
-import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +10,7 @@ from typing import Any
 
 import ray
 from ray import ObjectRef, ObjectRefGenerator, cloudpickle
-from ray._private import state, worker
+from ray._private import state
 from ray.actor import ActorHandle
 from ray.exceptions import (
     ActorAlreadyExistsError,
@@ -58,10 +57,10 @@ from runtime import (
 from runtime.backend import Looked, OutOfTimeError, Reference, WordsOfDeath
 from runtime.batch_bytes import pack
 from runtime.direct_on_ray import DIRECT_ON_RAY, DirectOnRay, Kept, copies_of
-from runtime.errors import ExecutionError
 from runtime.interpreters import interpreter_of, prepare_interpreter
 from runtime.observe import observe_bundles, observe_held, source_of
 from runtime.probes import ask_configure_worker, import_class
+from runtime.ray_session import DEAD, check_connected, forget_dead, session
 
 __all__ = ["RAY", "RayBackend"]
 
@@ -73,9 +72,6 @@ NAME_SECONDS = 10.0
 
 DEATH_SECONDS = 5.0
 """How long Ray may take to say why an actor is dead."""
-
-_DEAD = 4
-"""``DEAD`` among the states of an actor; a number in Ray's messages, so it does not change."""
 
 # Python 3.11 keeps the depth of the parser in one place for all threads.
 _PARSER = threading.Lock()
@@ -107,9 +103,6 @@ _COMPANION = ray.remote(companion.Companion)
 class RayBackend:
     """``Backend`` on the Ray cluster that this process is connected to."""
 
-    def __init__(self) -> None:
-        self._known_session: tuple[object, str] = (None, "")
-
     @property
     def is_up(self) -> bool:
         """Whether this process is connected."""
@@ -118,16 +111,7 @@ class RayBackend:
     @property
     def session(self) -> str:
         """Ray's name of it, and the job that this process is there."""
-        if not ray.is_initialized():
-            return ""
-        # Each connection has a node of its own here, and asking Ray takes longer than looking.
-        node = worker._global_node
-        known, name = self._known_session
-        if node is None or known is not node:
-            context = ray.get_runtime_context()
-            name = f"{context.get_session_name()}, job {context.get_job_id()}"
-            self._known_session = (node, name)
-        return name
+        return session()
 
     @property
     def direct(self) -> DirectOnRay:
@@ -181,7 +165,7 @@ class RayBackend:
                 # This process may still know an actor whose name the cluster has given up.
                 if request.name in self.names() or time.monotonic() > ends:
                     raise
-                _forget(request.name)
+                forget_dead(request.name)
                 time.sleep(0.02)
             else:
                 return actor
@@ -195,7 +179,7 @@ class RayBackend:
 
     def death(self, actor: ActorHandle[Any]) -> BaseException | None:
         """Ray tells every process that holds an actor's handle when the actor dies."""
-        if actor._get_local_state() != _DEAD:
+        if actor._get_local_state() != DEAD:
             return None
         try:
             ray.get(actor.__ray_ready__.remote(), timeout=DEATH_SECONDS)
@@ -243,7 +227,7 @@ class RayBackend:
 
     def put(self, value: object) -> Reference:
         """Put an object into Ray's store."""
-        _check_connected()
+        check_connected()
         return ray.put(pack(value))
 
     def is_reference(self, value: object) -> bool:
@@ -258,7 +242,7 @@ class RayBackend:
         self, references: Sequence[Reference], count: int, timeout: float | None
     ) -> tuple[list[Reference], list[Reference]]:
         """``ray.wait``; objects stay where they are."""
-        _check_connected()
+        check_connected()
         given = {each.object: each for each in references if type(each) is Kept}
         waited = [DIRECT_ON_RAY.argument(each) for each in references] if given else references
         ready, rest = ray.wait(list(waited), num_returns=count, timeout=timeout, fetch_local=False)
@@ -268,7 +252,7 @@ class RayBackend:
 
     def get(self, references: Sequence[Reference], timeout: float | None) -> list[Any]:
         """``ray.get``; of what stays with its maker, a copy, made once all are there."""
-        _check_connected()
+        check_connected()
         here, left = references, timeout
         if any(type(each) is Kept for each in references):
             here, left = copies_of(self, references, timeout)
@@ -396,23 +380,6 @@ class RayBackend:
             [(spec.gpu_share / FULL_GPU, each) for each in bundle_indices],
             num_gpus_per_node,
             group_node_variables(spec.environment, spec.interpreter).told(),
-        )
-
-
-def _forget(name: str) -> None:
-    """Have Ray forget here a dead actor that this process made, and that was never killed."""
-    with contextlib.suppress(ValueError, RayError):
-        actor = ray.get_actor(name)
-        if actor._get_local_state() == _DEAD:
-            ray.kill(actor)
-
-
-def _check_connected() -> None:
-    # Ray would connect by itself, to a new cluster or to somebody else's.
-    if not ray.is_initialized():
-        raise ExecutionError(
-            "this process is not connected to Ray any more, so what was sent cannot be asked for: "
-            "call ray.init() or init_ray(), and start a new cluster and a new group"
         )
 
 

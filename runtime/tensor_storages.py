@@ -5,16 +5,15 @@ Travels to the workers by value, as runtime/batches.py does.
 
 import copyreg
 import sys
-from collections.abc import Callable
 from typing import Any
 
 __all__ = ["carry_storages"]
 
 
 def carry_storages() -> None:
-    """Have this process pickle every storage without a type as bytes, so that it can be read.
+    """Have this process pickle storages that have no type as bytes, so that they can be read.
 
-    Torch pickles with such a storage those tensors alone whose types are newer than its typed
+    Torch 2.13 pickles with such a storage those tensors alone whose types are newer than its typed
     storages, and leaves out what it needs to read it. ``torch.save`` has a way of its own. It does
     nothing before torch is imported.
     """
@@ -23,7 +22,7 @@ def carry_storages() -> None:
         copyreg.pickle(kind, _written)
 
 
-def _written(storage: Any) -> tuple[Callable[..., Any], tuple[Any]]:
+def _written(storage: Any) -> Any:
     torch: Any = sys.modules["torch"]
-    held = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
-    return torch.Tensor.untyped_storage, (held,)
+    typed = torch.storage.TypedStorage(wrap_storage=storage, dtype=torch.uint8, _internal=True)
+    return typed.__reduce__()

@@ -8,10 +8,9 @@ process, in milliseconds, and the same way for the same seed::
         group = RayWorkerGroup(cluster, RayWorkerBuilder("my_workers.Trainer"))
         ...
 
-Workers see their own environment, and ``time`` passes only while something waits: a worker that
-sleeps an hour costs nothing. What does not work: a worker that blocks on something of another
-worker (``ray.get``), threads and child processes of workers that wait for virtual time, and
-native code that reads the environment.
+Workers see their own environment and random numbers, and ``time`` passes only while something
+waits: a worker that sleeps an hour costs nothing. What does not work is in ``docs/faults.md``:
+first of all workers that wait for each other, and their own threads and child processes.
 """
 
 import threading

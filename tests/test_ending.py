@@ -11,6 +11,7 @@ from planner.findings import PlanError
 from planner.teardown import INTERRUPTED, TeardownReport
 from runtime import ExecutionError, RayWorkerBuilder, RayWorkerGroup, teardown
 from runtime import group as group_module
+from runtime.admission import Admission
 from runtime.in_process_backend import World
 from runtime.lane import Lane
 from runtime.testing import InProcessCluster
@@ -104,10 +105,15 @@ def test_leaving_a_group_whose_session_is_over_is_no_error(
     cluster.shutdown()
 
 
-def test_no_companion_is_started_for_an_ended_group(cluster: InProcessCluster) -> None:
+def test_no_companion_is_started_for_an_ended_group(
+    cluster: InProcessCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whoever still asks for its workers learns nothing."""
     group = _group(cluster)
-    group.end()
+    monkeypatch.setattr(World, "start_companion", None)
+    _once(monkeypatch, World, "live_nodes", lambda *_: group.end())
+    with pytest.raises(PlanError, match="it has ended"):
+        group.status()
     assert group._lane.remains([0]) == {}
     group._lane.warm()
     assert {each.state.value for each in group._lane.status()} == {"out of reach"}
@@ -334,6 +340,18 @@ def test_ranks_are_ended_whatever_interrupts_the_look_at_them(
     assert (report.ended, report.is_clean, STEPS) == ((0, 1, 2), True, [])
 
 
+def test_an_end_that_is_interrupted_before_it_is_planned_ends_the_ranks(
+    cluster: InProcessCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one proves it."""
+    group = _group(cluster)
+    _once(monkeypatch, Admission, "end", _interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        group.end("close")
+    assert cluster.live == []
+    assert group.end().is_clean
+
+
 def test_a_look_that_fails_keeps_nobody_from_being_asked(
     cluster: InProcessCluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -382,7 +400,7 @@ def test_interrupts_in_a_row_leave_nobody_alive(
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             group.end(cleanup)
-    assert cluster.live == []
+        assert cluster.backend.processes == {}
     with pytest.raises(PlanError, match="it has ended"):
         group.call("note")
     report = group.end("close")

@@ -565,3 +565,18 @@ def test_ranks_of_a_lost_node_are_out_of_reach(cluster: InProcessCluster) -> Non
         cluster.kill_node(1)
         states = [each.state.value for each in group.status()]
         assert states == ["idle", "idle", "out of reach", "out of reach"]
+
+
+def test_ranks_that_were_given_up_are_not_asked_to_clean_up(cluster: InProcessCluster) -> None:
+    """They had their end; nobody misses what they would have done."""
+    with _group(cluster, failure_policy=FailurePolicy(domain=Domain.RANK)) as group:
+        group.resize([0, 1])
+        cluster.kill_worker(group, 1)
+        group.status()
+        report = group.end("close")
+        assert (report.cleaned, report.failed) == ((0,), ())
+        assert report.not_asked == ((1, "dead"),)
+        assert report.is_clean
+    with _group(cluster, failure_policy=FailurePolicy(domain=Domain.RANK)) as group:
+        group.resize([0, 1])
+        assert group.shutdown("close")

@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from planner.actor_names import base_name
 from planner.failure_causes import DeathCause, Remains, death_of, tail_lines
 from planner.findings import PlanError
 from planner.group import GroupArguments, plan_group
 from planner.inventory import BundleFacts
 from planner.launch import HostFacts, LaunchPlan, plan_launch
 from planner.mesh import NamedSharding
-from planner.actor_names import base_name
 from planner.recovery import (
     Domain,
     FailurePolicy,

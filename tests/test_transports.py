@@ -45,11 +45,17 @@ def _taken(
     link: LinkFacts = LINKED,
     held_for: str = "gloo",
     policy: Policy = UNEVEN,
+    lost: tuple[int, ...] = (),
     **more: Any,
 ) -> CallPlan:
     """The plan of a call that gets results which were held."""
     given = ArgumentFacts(
-        name="batch", given=Given.HELD, held=held, held_for=held_for, held_link="pair-1"
+        name="batch",
+        given=Given.HELD,
+        held=held,
+        held_for=held_for,
+        held_link="pair-1",
+        lost=lost,
     )
     roles = Declaration(
         arguments=(("batch", Shard("data_parallel", policy)),), returns=Concatenate()
@@ -164,6 +170,27 @@ def test_held_results_go_directly_where_they_can(link: LinkFacts, told: str) -> 
     assert routes == ({Route.PARTS} if told else {Route.DIRECT})
     assert plan.arguments[0].transport == ("" if told else "gloo")
     assert told in plan.reason
+
+
+def test_what_does_not_go_directly_waits_for_its_makers() -> None:
+    """They may have other calls to run first, and the reason says so."""
+    assert (
+        "'batch' was held for gloo, and the group is in no link: its makers cut it, each after the "
+        "calls that it was sent before"
+    ) in _taken([0, 1], _held(4), LinkFacts(started_for="gloo")).reason
+
+
+def test_results_that_are_gone_with_their_makers_are_refused() -> None:
+    """All or nothing; a slice without rows is missed by nobody."""
+    held = _held(3, rows=2)
+
+    with pytest.raises(PlanError) as raised:
+        _taken([0, 1], held, lost=(0, 2))
+
+    assert [(each.path, each.problem) for each in raised.value.findings] == [
+        ("batch", "those who hold it were ended; its results are lost (slice 0 of 3)")
+    ]
+    assert _taken([0, 1], held, lost=(2,)).transport == "object store"
 
 
 def test_results_in_the_store_go_as_ever() -> None:

@@ -9,10 +9,11 @@ from planner.call_requests import Route
 from planner.failure_policy import Domain, FailurePolicy
 from planner.findings import PlanError
 from planner.mesh import NamedSharding
+from planner.roles import PerRank
 from runtime import RayWorkerBuilder, RayWorkerGroup
 from runtime.errors import WorkerGroupError
-from runtime.testing import InProcessCluster
 from runtime.links import link_of
+from runtime.testing import InProcessCluster
 from runtime.transports import link
 from tests.transport_workers import TensorWorker
 
@@ -137,3 +138,98 @@ def test_groups_of_two_clusters_are_not_linked(groups: Groups) -> None:
         pytest.raises(PlanError, match="they are on different clusters"),
     ):
         link(groups[0], far)
+
+
+def test_results_of_an_ended_group_are_refused(groups: Groups) -> None:
+    """Before the first message; the link says which group is gone, and the other one goes on."""
+    generator, trainer = groups
+    with link(generator, trainer) as made:
+        held = generator.using(transport="gloo").call(TensorWorker.twice, torch.ones(4)).held()
+        assert generator.shutdown()
+
+        with pytest.raises(PlanError, match="those who hold it were ended; its results are lost"):
+            trainer.call(TensorWorker.total, held.as_argument()).result()
+
+        assert not made.is_up
+        assert "without 'generator', which was ended" in repr(made)
+        calls = trainer.using(transport="gloo")
+        again = calls.call(TensorWorker.twice, torch.ones(4)).held()
+        assert trainer.call(TensorWorker.total, again.as_argument()).result() == 8.0
+
+
+@pytest.mark.parametrize("recovers", [False, True])
+def test_results_of_a_rank_that_is_gone_are_refused(groups: Groups, recovers: bool) -> None:
+    """Also when another one has taken its place; those of the others are not given alone."""
+    generator, trainer = groups
+    with link(generator, trainer):
+        held = generator.using(transport="gloo").call(TensorWorker.twice, torch.ones(4)).held()
+        assert held.fetch().tolist() == [2.0] * 4
+        generator.abort([1])
+        if recovers:
+            generator.recover()
+
+        with pytest.raises(PlanError, match=r"its results are lost \(slice 1 of 3\)"):
+            trainer.call(TensorWorker.total, held.as_argument()).result()
+
+
+def test_results_in_the_store_outlive_their_makers(groups: Groups) -> None:
+    """Where they are not cut they are given as ever."""
+    generator, trainer = groups
+    held = generator.call(TensorWorker.twice, torch.ones(2)).held()
+    held.fetch()
+    generator.shutdown()
+
+    assert trainer.call(TensorWorker.total, held.as_argument()).result() == 4.0
+
+
+def test_a_linked_group_that_nobody_holds_is_ended(cluster: InProcessCluster) -> None:
+    """At once, and the link with the last of its groups."""
+    generator, trainer = _started(cluster, "generator", [0]), _started(cluster, "trainer", [1])
+    made = link(generator, trainer)
+    link_name, backend = made.plan.name, cluster.backend
+
+    del generator
+    assert [name for name in backend.names() if not name.startswith("trainer")] == []
+    assert not made.is_up
+
+    del made
+    assert backend.direct.holds(link_name)
+    del trainer
+    assert (backend.names(), backend.direct.holds(link_name)) == (frozenset(), False)
+
+
+def test_a_held_result_is_no_argument_without_its_batch(groups: Groups) -> None:
+    """However it is given; nothing is sent."""
+    generator, trainer = groups
+    with link(generator, trainer):
+        held = generator.using(transport="gloo").call(TensorWorker.twice, torch.ones(3)).held()
+        one, several = held.references[0], list(held.references[:2])
+        told = "results that are held for gloo; give the held batch itself"
+        by_rank = {"on": PerRank()}
+
+        with pytest.raises(PlanError, match=told):
+            trainer.call("total", one)
+        with pytest.raises(PlanError, match=told):
+            trainer.call("total", several)
+        with pytest.raises(PlanError, match=told):
+            trainer.call("fail", on=one)
+        with pytest.raises(PlanError, match=told):
+            trainer.using(roles=by_rank).call("fail", on=[0, one])
+        with pytest.raises(PlanError, match=told):
+            trainer.run_all_workers_single_data("fail", on=one)
+
+
+@pytest.mark.parametrize("transport", ["gloo", "object store"])
+def test_fetching_raises_as_a_call_does(groups: Groups, transport: str) -> None:
+    """With the group, the method and the rank, and of the cause's own type too."""
+    generator, trainer = groups
+    with link(generator, trainer):
+        calls = generator.using(transport=transport)
+        held = calls.call(TensorWorker.failing, torch.ones(3)).held()
+
+        with pytest.raises(KeyError) as raised:
+            held.fetch()
+
+    assert isinstance(raised.value, WorkerGroupError)
+    assert "worker group 'generator', failing(), held in 3 slices: 1 of 3" in str(raised.value)
+    assert raised.value.report.failed == (0,)

@@ -5,18 +5,20 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from ray.exceptions import ActorDiedError
 from ray.experimental import get_local_object_locations
 
 from planner.call_requests import Route
 from planner.findings import PlanError
 from planner.mesh import NamedSharding
-from planner.roles import Shard
-from planner.slice_policies import Constant, Interleaved, Padded
+from planner.roles import AllByRank, Shard
+from planner.slice_policies import Constant, Interleaved, Padded, Policy, Uneven
 from runtime import (
     DeadlineError,
     RayVirtualCluster,
@@ -26,6 +28,7 @@ from runtime import (
 )
 from runtime.ray_backend import RayBackend
 from runtime.transports import Link, link
+from tests.batch_cases import MAKERS, same
 from tests.transport_workers import TensorWorker
 
 WORKER = "tests.transport_workers.TensorWorker"
@@ -233,6 +236,166 @@ def test_results_go_on_inside_their_own_group(groups: Groups) -> None:
     assert same.fetch().tolist() == [4.0 * row for row in range(8)]
 
 
+def test_results_can_be_asked_for_while_what_they_need_is_made(
+    groups: Groups, tmp_path: Path
+) -> None:
+    """The copies wait outside of the lane by which that comes; so do those of a wait that ended."""
+    generator, trainer = groups
+    there = tmp_path / "there"
+    roles = {"batch": Shard("data_parallel", Interleaved())}
+    first = generator.using(transport="gloo", roles=roles)
+    held = first.call(TensorWorker.twice_when, torch.arange(9.0), str(there)).held()
+
+    future = trainer.using(transport="gloo").call(TensorWorker.twice, held.as_argument())
+    with pytest.raises(DeadlineError, match="2 of 2 ranks did not answer"):
+        future.result(timeout=0.5)
+    with pytest.raises(DeadlineError, match="held in 2 slices: 2 of 2"):
+        future.held().fetch(timeout=0.5)
+    there.touch()
+
+    assert future.result(timeout=30).tolist() == [4.0 * row for row in range(9)]
+    assert held.fetch(timeout=30).tolist() == [2.0 * row for row in range(9)]
+
+
+def test_a_wait_for_a_result_does_not_hold_up_others(groups: Groups, tmp_path: Path) -> None:
+    """Of the same worker, which is busy with it."""
+    generator, trainer = groups
+    there = tmp_path / "there"
+    calls = generator.using(transport="gloo")
+    old = calls.call(TensorWorker.twice, torch.arange(8.0)).held()
+    generator.call(TensorWorker.thread).by_rank()
+
+    future = calls.call(TensorWorker.twice_when, torch.arange(8.0), str(there))
+    with pytest.raises(DeadlineError):
+        future.result(timeout=0.5)
+    total = trainer.call(TensorWorker.total, old.as_argument()).result(timeout=30)
+    there.touch()
+
+    assert total == 56.0
+    assert future.result(timeout=30).sum() == 56.0
+
+
+def test_members_are_ready_for_their_first_transfer(groups: Groups) -> None:
+    """Ray makes what it needs for one when it is first used, without a lock."""
+    for group in groups:
+        assert all(group.call("keeps_direct_objects").by_rank().values())
+
+
+@pytest.mark.parametrize("rows", [4, 200_000])
+def test_tensors_of_new_types_go_everywhere(
+    groups: Groups, aside: RayWorkerGroup, rows: int
+) -> None:
+    """As arguments and results without a transport, small and large."""
+    generator, _ = groups
+    batch = {
+        "fp8": torch.arange(rows).remainder(16).to(torch.float8_e5m2),
+        "uint16": torch.arange(rows).remainder(1_000).to(torch.uint16),
+    }
+
+    for group in (generator, aside):
+        got = group.call(TensorWorker.same, batch).result()
+        assert {name: each.dtype for name, each in got.items()} == {
+            "fp8": torch.float8_e5m2,
+            "uint16": torch.uint16,
+        }
+        assert all(torch.equal(got[name].float(), batch[name].float()) for name in batch)
+
+
+def test_a_held_result_is_no_argument_without_its_batch(groups: Groups) -> None:
+    """Said before anything is sent, wherever it is given."""
+    generator, trainer = groups
+    held = generator.using(transport="gloo").call(TensorWorker.twice, torch.arange(8.0)).held()
+    told = "results that are held for gloo; give the held batch itself"
+
+    with pytest.raises(PlanError, match=told):
+        trainer.call("total", list(held.references[:2]))
+    with pytest.raises(PlanError, match=told):
+        trainer.call("fail", on=held.references[0])
+    with pytest.raises(PlanError, match=told):
+        trainer.call("fail", on={"hidden": held.references[0]})
+    with pytest.raises(PlanError, match=told):
+        trainer.run_all_workers_single_data("fail", on=held.references[0])
+
+
+@pytest.mark.parametrize("transport", ["gloo", "object store"])
+def test_fetching_raises_as_a_call_does(groups: Groups, transport: str) -> None:
+    """With the group, the method and the rank, and of the cause's own type too."""
+    generator, _ = groups
+    calls = generator.using(transport=transport)
+    held = calls.call(TensorWorker.failing, torch.arange(4.0)).held()
+
+    with pytest.raises(KeyError) as raised:
+        held.fetch(timeout=60)
+
+    assert isinstance(raised.value, WorkerGroupError)
+    assert "worker group 'generator', failing(), held in 4 slices: 1 of 4" in str(raised.value)
+    assert raised.value.report.failed == (0,)
+
+
+def test_results_of_an_ended_group_are_refused(cluster: RayVirtualCluster) -> None:
+    """Before the first message: Ray would end those who were to receive them."""
+    with (
+        _started(cluster, "source", [7], [0]) as source,
+        _started(cluster, "sink", [8], [0]) as sink,
+        link(source, sink) as made,
+    ):
+        held = source.using(transport="gloo").call(TensorWorker.twice, torch.ones(3)).held()
+        assert held.fetch(timeout=60).sum() == 6.0
+        other = source.using(transport="gloo").call(TensorWorker.twice, torch.ones(3)).held()
+        assert source.shutdown(force=True)
+
+        with pytest.raises(PlanError, match="those who hold it were ended; its results are lost"):
+            sink.call(TensorWorker.total, held.as_argument()).result()
+        with pytest.raises(ActorDiedError) as raised:
+            other.fetch(timeout=60)
+
+        assert isinstance(raised.value, WorkerGroupError)
+        assert "worker group 'source', twice(), held in 1 slice: 1 of 1" in str(raised.value)
+        assert not made.is_up
+        assert sink.call(TensorWorker.total, torch.ones(3)).result(timeout=60) == 3.0
+
+
+def _seen(
+    transport: str,
+    groups: tuple[RayWorkerGroup, RayWorkerGroup],
+    meshes: tuple[str, str],
+    policies: tuple[Policy, Policy],
+    batch: Any,
+) -> list[Any]:
+    """What the ranks of the second group get of results of the first, and what comes back."""
+    (maker, taker), (made_on, taken_on) = groups, meshes
+    first, second = ({"batch": Shard("data_parallel", policy)} for policy in policies)
+    calls = maker.using(transport=transport, mesh=made_on, roles=first)
+    held = calls.call(TensorWorker.same, batch).held()
+    takes = taker.using(mesh=taken_on, roles=second)
+    got = takes.using(returns=AllByRank()).call(TensorWorker.same, held.as_argument())
+    again = takes.using(transport=transport).call(TensorWorker.same, held.as_argument())
+    direct = {each.route for each in got.plan.arguments[0].payloads} == {Route.DIRECT}
+    assert direct == (transport == "gloo")
+    return [again.held().fetch(timeout=60), got.by_rank(timeout=60), held.fetch(timeout=60)]
+
+
+def test_gloo_brings_what_the_store_brings(groups: Groups) -> None:
+    """Batches of many types, over meshes and policies drawn at random."""
+    generator, trainer = groups
+    draw = Random(20)  # noqa: S311  # a test
+    meshes = {generator: ["", "pairs"], trainer: [""]}
+    policies: list[Policy] = [Uneven(), Interleaved(), Padded(), Padded(multiple=3)]
+    for _ in range(24):
+        kind, rows = draw.choice(list(MAKERS)), draw.randrange(12)
+        pair = draw.choice([(generator, trainer), (trainer, generator), (generator, generator)])
+        over = draw.choice(meshes[pair[0]]), draw.choice(meshes[pair[1]])
+        by = draw.choice(policies), draw.choice(policies)
+
+        by_gloo, by_store = (
+            _seen(transport, pair, over, by, MAKERS[kind](rows))
+            for transport in ("gloo", "object store")
+        )
+
+        assert same(by_gloo, by_store), (kind, rows, pair, over, by)
+        assert same(by_gloo[0], MAKERS[kind](rows)), (kind, rows, pair, over, by)
+
+
 def test_a_group_that_is_not_linked_gets_it_through_the_store(
     groups: Groups, aside: RayWorkerGroup
 ) -> None:
@@ -348,3 +511,4 @@ def test_a_source_that_dies_in_a_transfer(cluster: RayVirtualCluster) -> None:
             assert sink.call(TensorWorker.total, anew.as_argument()).result(timeout=60) == 6.0
 
     assert "linked worker group 'source': rank 0 dead" in str(raised.value)
+    assert "end the link, recover the groups, and link them again" in str(raised.value)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ray._private import worker
 
 from planner.declare import dispatch
 from planner.roles import AllByRank, Concatenate, PerShard, Reduce, Shard
@@ -34,6 +35,12 @@ class TensorWorker:
         self.mine = batch * 2
         return self.mine
 
+    @dispatch(batch=Shard("data_parallel", Uneven()), returns=Concatenate())
+    def twice_when(self, batch: torch.Tensor, path: str) -> torch.Tensor:
+        """Twice each row, once a file is there."""
+        self.wait_if(self.rank, path)
+        return batch * 2
+
     @dispatch(batch=Shard("data_parallel", Uneven()), returns=PerShard())
     def overwritten(self, batch: torch.Tensor) -> float:
         """Write to what was returned last; the sum of the rows."""
@@ -46,6 +53,8 @@ class TensorWorker:
         rows = len(batch)
         return {
             "bfloat16": batch.to(torch.bfloat16),
+            "fp8": batch.to(torch.float8_e4m3fn),
+            "uint16": batch.to(torch.uint16),
             "bool": batch > 1,
             "columns": torch.arange(3.0 * rows).reshape(3, rows).t(),
             "complex": torch.complex(batch, -batch).conj(),
@@ -98,6 +107,11 @@ class TensorWorker:
         while self.rank == on and not Path(path).exists():
             time.sleep(0.01)
         return self.rank
+
+    def keeps_direct_objects(self) -> bool:
+        """Whether Ray has made what it keeps of objects that are sent directly."""
+        manager = worker.global_worker._rdt_manager
+        return manager is not None and manager._rdt_store is not None
 
     def thread(self) -> str:
         """The name of the thread that runs methods."""
