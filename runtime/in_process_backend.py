@@ -281,6 +281,7 @@ class World:
             failed = [each for each in references if each.error is not None]
             for each in sorted(failed, key=lambda each: each.done_at):
                 each.load()
+            self.direct.check_held(references)
             return [each.load() for each in references]
 
     async def fetch(self, references: Sequence[Any]) -> list[Any]:
@@ -288,12 +289,11 @@ class World:
         return self.get(references, None)
 
     def look(self, references: Sequence[Item]) -> Looked:
-        """As on Ray: large values are left where they are."""
+        """As on Ray: large values are left where they are, and what stays with its maker."""
         failed = {each: each.error for each in references if each.error is not None}
         errors = {each: self.cause_of(error) for each, error in failed.items()}
-        return Looked(
-            {e: e.load() for e in references if e not in errors and e.size <= _SMALL}, errors
-        )
+        here = [e for e in references if e.size <= _SMALL and not self.direct.transport_of(e)]
+        return Looked({each: each.load() for each in here if each not in errors}, errors)
 
     def cancel(self, reference: Item | Reader) -> None:
         """End a call that is queued, or a stream; a call that runs goes on."""

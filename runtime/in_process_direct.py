@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from attrs import field, frozen
 
-from runtime.in_process_objects import Item
+from runtime.in_process_objects import Item, ProcessDiedError
 
 __all__ = ["InProcessDirect"]
 
@@ -34,6 +35,7 @@ class InProcessDirect:
     """``Direct`` where nothing is remote: results are copied as all others are."""
 
     _known: set[str] = field(factory=set, init=False)
+    _makers: "WeakKeyDictionary[Item, Any]" = field(factory=WeakKeyDictionary, init=False)
 
     ability = staticmethod(_ability)
     open_meeting = staticmethod(_open_meeting)
@@ -72,9 +74,21 @@ class InProcessDirect:
         def send(*args: object, **kwargs: object) -> Item:
             item: Item = call.remote(*args, **kwargs)
             item.transport = transport
+            self._makers[item] = actor.process
             return item
 
         return send
+
+    def check_held(self, references: Sequence[Any]) -> None:
+        """As on Ray, whose processes take along what they hold.
+
+        Raises:
+            ProcessDiedError: Who holds one of some results is dead.
+        """
+        for each in references if self._makers else ():
+            maker = self._makers.get(each) if isinstance(each, Item) else None
+            if maker is not None and maker.death is not None:
+                raise ProcessDiedError(maker.death, maker.died_at)
 
     def transport_of(self, reference: Any) -> str:
         """As it was marked."""

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from ray.exceptions import ActorDiedError
 
 from planner.call_requests import Route
 from planner.failure_policy import Domain, FailurePolicy
@@ -149,7 +150,10 @@ def test_results_of_an_ended_group_are_refused(groups: Groups) -> None:
 
         with pytest.raises(PlanError, match="those who hold it were ended; its results are lost"):
             trainer.call(TensorWorker.total, held.as_argument()).result()
+        with pytest.raises(ActorDiedError) as raised:
+            held.fetch()
 
+        assert isinstance(raised.value, WorkerGroupError)
         assert not made.is_up
         assert "without 'generator', which was ended" in repr(made)
         calls = trainer.using(transport="gloo")
