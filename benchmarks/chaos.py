@@ -69,6 +69,7 @@ class Row:
         right: Whether the error named exactly the ranks that were struck.
         left: What was left afterwards.
         whole: How long everything took, making and mending included.
+        told: What the error said.
     """
 
     kind: str
@@ -76,6 +77,7 @@ class Row:
     right: bool = False
     left: tuple[str, ...] = ()
     whole: float = 0.0
+    told: str = ""
 
 
 @frozen(eq=False)
@@ -179,13 +181,13 @@ class Chaos:
         try:
             MultiWorkerFuture(futures, method_name=method).get_results(group, timeout=60)
         except WorkerGroupError as error:
-            seconds, report = time.monotonic() - began, error.report
+            seconds, report, told = time.monotonic() - began, error.report, str(error)
         else:
             return Row(kind=kind, left=("no error",))
         plan = group.recover()
         named = report.dead == report.failed == plan.end == tuple(ranks)
         right = named and _by_kill(report)
-        return Row(kind=kind, seconds=seconds, right=right)
+        return Row(kind=kind, seconds=seconds, right=right, told=told)
 
     def _stop_in_call(self, kind: str) -> Row:
         return self._stopped(kind, "sleep", {"seconds": 1.2})
@@ -200,15 +202,16 @@ class Chaos:
         try:
             MultiWorkerFuture(futures, method_name=method).get_results(group, timeout=CALL_SECONDS)
         except DeadlineError as error:
-            seconds, report = time.monotonic() - began - CALL_SECONDS, error.report
+            seconds = time.monotonic() - began - CALL_SECONDS
+            report, told = error.report, str(error)
         else:
             return Row(kind=kind, left=("no error",))
         stopped = [each for each in group.status(10.0) if each.state is WorkerState.STOPPED]
         found = tuple(each.rank for each in stopped)
-        told = all(each.method == method for each in stopped)
+        methods = {each.method for each in stopped}
         plan = group.recover()
-        right = told and report.running == found == plan.end == tuple(ranks)
-        return Row(kind=kind, seconds=seconds, right=right)
+        right = methods == {method} and report.running == found == plan.end == tuple(ranks)
+        return Row(kind=kind, seconds=seconds, right=right, told=told)
 
     # The end of a group, in which ranks are killed or stopped.
 
@@ -235,7 +238,7 @@ class Chaos:
         self._groups.clear()
         struck = report.late if number == signal.SIGSTOP else [rank for rank, _ in report.failed]
         right = sorted(struck) == ranks and report.is_clean
-        return Row(kind=kind, seconds=seconds, right=right)
+        return Row(kind=kind, seconds=seconds, right=right, told=str(report))
 
     # The start of a group.
 
@@ -250,7 +253,7 @@ class Chaos:
         ranks, struck_at = self._victims(), [0.0]
         # A stopped rank is known by the deadline only; a killed one long before.
         kills = number == signal.SIGKILL
-        seconds, limit = (10.0, 60.0) if kills else (3.0, 8.0)
+        seconds, limit = (10.0, 60.0) if kills else (3.0, 15.0)
         with tempfile.TemporaryDirectory() as folder:
 
             def strike() -> None:
@@ -269,10 +272,12 @@ class Chaos:
                 RayWorkerGroup(self.reservation, builder, name_prefix="starts", start_timeout=limit)
             except WorkerGroupError as error:
                 known, report = time.monotonic() - (struck_at[0] if kills else ends), error.report
+                told = str(error)
             else:
                 return Row(kind=kind, left=("no error",))
         right = (report.dead if kills else report.running) == tuple(ranks)
-        return Row(kind=kind, seconds=known, right=right and _by_kill(report) == kills)
+        right = right and _by_kill(report) == kills
+        return Row(kind=kind, seconds=known, right=right, told=told)
 
     def _constructor_raises(self, kind: str) -> Row:
         self.close()
@@ -287,7 +292,7 @@ class Chaos:
 
     def _constructor_hangs(self, kind: str) -> Row:
         self.close()
-        limit, began = 5.0, time.monotonic()
+        limit, began = 15.0, time.monotonic()
         try:
             builder = RayWorkerBuilder("tests.fault_workers.Picky", 1, how="hang")
             RayWorkerGroup(self.reservation, builder, name_prefix="hangs", start_timeout=limit)
@@ -296,6 +301,7 @@ class Chaos:
                 kind=kind,
                 seconds=time.monotonic() - began - limit,
                 right=error.report.running == (1,),
+                told=str(error),
             )
         return Row(kind=kind, left=("no error",))
 
@@ -358,7 +364,7 @@ class Chaos:
         try:
             MultiWorkerFuture(futures, method_name="sleep").get_results(group, timeout=60)
         except WorkerGroupError as error:
-            seconds, report = time.monotonic() - began, error.report
+            seconds, report, told = time.monotonic() - began, error.report, str(error)
         else:
             return Row(kind=kind, left=("no error",))
         self.cluster.remove_node(node, allow_graceful=False)
@@ -369,7 +375,7 @@ class Chaos:
             time.sleep(0.1)
         plan = group.recover()
         right = report.failed == struck and plan.end == tuple(range(4))
-        return Row(kind=kind, seconds=seconds, right=right)
+        return Row(kind=kind, seconds=seconds, right=right, told=told)
 
 
 _DRIVER = """
