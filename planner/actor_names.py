@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-__all__ = ["base_name", "companion_name", "group_names", "groups_watched", "next_name"]
+__all__ = ["base_name", "companion_name", "group_names", "group_of", "groups_watched", "next_name"]
 
 _COMPANION = re.compile(r"(?P<group>.+)\.companion-[0-9]+")
 _WORKER = re.compile(r"(?P<group>.+)-(?:grp[0-9]+-[0-9]+|[0-9]+-[0-9]+)")
@@ -29,6 +29,11 @@ def groups_watched(taken: Iterable[str]) -> frozenset[str]:
     """The groups whose companions are among some names."""
     found = (_COMPANION.fullmatch(name) for name in taken)
     return frozenset(each["group"] for each in found if each)
+
+
+def group_of(name: str) -> str:
+    """The group that a name can belong to; the name itself where it can be nobody's."""
+    return next(iter(group_names([name])), name)
 
 
 def group_names(taken: Iterable[str]) -> frozenset[str]:

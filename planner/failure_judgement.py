@@ -12,8 +12,8 @@ from planner.resizing import give_back_text, serving_text
 
 __all__ = ["Judgement", "Refusal", "judge_failure", "refusal", "stale_ranks", "watched_ranks"]
 
-_UNSURE = "after this failure nobody can vouch for them: "
-_REMEDY = ". Call recover() or end()"
+_UNSURE = "they are dead, or still in a call that failed: "
+_REMEDY = ". Call recover() or end(); ranks that are only still in that call can be waited for"
 _MENDED = (
     "they are being recovered: call again once recover() has returned; until then only its "
     "restore() may call them"

@@ -197,6 +197,13 @@ class GpuLedger:
                 "use_gpus=True",
             )
         fair = FULL_GPU // self.colocated
+        if not held.get(place, 0):
+            findings.fail(
+                "cluster",
+                f"its worker in {bundle} wants {wants} of a GPU, and the bundle holds "
+                f"{self.budget / FULL_GPU:g}{more}",
+                f"have its configure_worker ask for num_gpus={fair / FULL_GPU:g} at most",
+            )
         holders = [
             (holding.group, each.share)
             for holding in self.holders

@@ -139,8 +139,13 @@ def deaf_ranks(statuses: Sequence[WorkerStatus]) -> tuple[int, ...]:
     return tuple(each.rank for each in statuses if each.state in DEAF)
 
 
-def chosen_ranks(ranks: object, plan: LaunchPlan) -> tuple[int, ...]:
+def chosen_ranks(ranks: object, plan: LaunchPlan, absent: Collection[int] = ()) -> tuple[int, ...]:
     """Ranks of a group, if they are.
+
+    Args:
+        ranks: What was given.
+        plan: The group.
+        absent: Ranks that were given up, and can't be chosen.
 
     Raises:
         PlanError: Some are not.
@@ -155,6 +160,9 @@ def chosen_ranks(ranks: object, plan: LaunchPlan) -> tuple[int, ...]:
         if number is None or not 0 <= number < plan.world_size:
             problem = f"{rank!r} is not a rank"
             findings.add(f"ranks[{index}]", problem, f"give 0 to {plan.world_size - 1}")
+        elif number in absent:
+            remedy = "leave it out: it has no process"
+            findings.add(f"ranks[{index}]", f"rank {number} was given up by resize()", remedy)
         else:
             chosen.append(number)
     findings.check()

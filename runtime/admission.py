@@ -15,8 +15,8 @@ __all__ = ["Admission"]
 
 Send = Callable[[], Any]
 
-LOOK_SECONDS = 1.0
-"""How old a look at all ranks may be for a call to some that were not called since."""
+LOOK_SECONDS = 5e-6
+"""How old a look at all ranks may be, for each of them: looking takes a twentieth of the time."""
 
 
 class Admission:
@@ -45,7 +45,7 @@ class Admission:
         self._session = session
         self._actors: dict[int, Actor] = {}
         self._is_over = False
-        self._looked, self._called = -math.inf, set[int]()
+        self._looked = -math.inf
 
     def adopt(self, actors: Sequence[Actor]) -> None:
         """Note who the ranks are now."""
@@ -55,6 +55,20 @@ class Admission:
         """Note that the group is ended: what is said about its workers is Ray's from now on."""
         self._is_over = True
 
+    def look(self, ranks: Sequence[int]) -> None:
+        """Take note of deaths that nobody waited for, before a call to some ranks is sent.
+
+        It takes a while when there is one, to tell why; so nobody else is kept waiting.
+        """
+        # All ranks count, for the call may be a part of a collective; but a loop over the ranks
+        # must not cost the square of their number.
+        now = self._backend.now()
+        if 0.0 < now - self._looked < LOOK_SECONDS * len(self._actors):
+            self._health.look({rank: self._actors[rank] for rank in ranks})
+        else:
+            self._looked = now
+            self._health.look(self._actors)
+
     def admit(self, ranks: Sequence[int]) -> None:
         """Refuse a call to ranks that nobody can vouch for, or one too many.
 
@@ -63,20 +77,8 @@ class Admission:
             TooManyCallsError: As many calls are under way as the group allows.
             WorkerGroupError: A call that was left to itself has failed meanwhile.
         """
-        self._look(ranks)
         self._health.check(ranks)
         self._in_flight.admit(len(ranks))
-
-    def _look(self, ranks: Sequence[int]) -> None:
-        # Calls to one rank after the other are a round: one look at all ranks is enough for it,
-        # else its cost would grow with the square of their number.
-        now = self._backend.now()
-        if now - self._looked < LOOK_SECONDS and self._called.isdisjoint(ranks):
-            self._called.update(ranks)
-            self._health.look({rank: self._actors[rank] for rank in ranks})
-        else:
-            self._looked, self._called = now, set(ranks)
-            self._health.look(self._actors)
 
     def fallen(self, waiting: Collection[int], called: Roster) -> dict[int, BaseException]:
         """The deaths of ranks for which those that are waited for may wait for ever.
@@ -102,8 +104,11 @@ class Admission:
 
         def passed(method: str, send: Send) -> Any:
             self._session.refuse_if_over()
+            if self._is_past(rank, actor):
+                return send()
+            self.look((rank,))
             with self._lock:
-                if self._is_over or self._actors[rank] is not actor:
+                if self._is_past(rank, actor):
                     return send()
                 self.admit((rank,))
                 answer = send()
@@ -111,3 +116,6 @@ class Admission:
                 return answer
 
         return passed
+
+    def _is_past(self, rank: int, actor: Actor) -> bool:
+        return self._is_over or self._actors[rank] is not actor

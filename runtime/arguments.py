@@ -1,5 +1,6 @@
 """Arguments of a worker group checked by their types: every finding at once, nothing started."""
 
+import inspect
 from collections.abc import Callable, Mapping
 
 from attrs import evolve
@@ -20,6 +21,7 @@ from runtime.starting import Ground, StartRequest
 __all__ = [
     "check_end_arguments",
     "check_group_arguments",
+    "check_restore",
     "check_start_timeout",
     "check_wait",
     "common_arguments",
@@ -158,6 +160,24 @@ def check_wait(timeout: object, findings: Findings) -> None:
     """Record it when it is no time to wait."""
     if timeout is not None and seconds_of(timeout) is None:
         findings.add("timeout", f"{timeout!r} is not a time", "give seconds, 0 or more, or None")
+
+
+def check_restore(restore: object, findings: Findings) -> None:
+    """Record it when it is no function of a group and a plan, nor None."""
+    remedy = "give a function of the group and the plan, or None"
+    if restore is None:
+        return
+    if not callable(restore):
+        findings.add("restore", f"{restore!r} can't be called", remedy)
+        return
+    try:
+        signature = inspect.signature(restore)
+    except (TypeError, ValueError):  # one written in C tells nothing
+        return
+    try:
+        signature.bind("group", "plan")
+    except TypeError as error:
+        findings.add("restore", f"it can't take the group and the plan ({error})", remedy)
 
 
 def _check_seconds(path: str, seconds: object, findings: Findings) -> None:

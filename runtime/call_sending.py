@@ -143,6 +143,7 @@ def send(target: Target, options: CallOptions, prepared: Prepared) -> Any:
         HalfSentError: Sending broke in the middle.
     """
     check(target, options, prepared)
+    target._sender.look(prepared.plan.ranks)
     with target._sender.lock:
         return _send(target, options, prepared)
 

@@ -33,6 +33,7 @@ class Sender:
         methods: The methods of the worker's class.
         actors: The host actors in rank order.
         backend: Where they run.
+        look: Takes note of deaths before a call to some ranks.
         admit: Refuses a call to some ranks by raising.
         sent: Told of every call that was sent.
         lock: Held while a call is sent, so that all ranks see calls in one order.
@@ -44,6 +45,7 @@ class Sender:
     methods: Mapping[str, Method]
     actors: tuple[Actor, ...]
     backend: Backend
+    look: Callable[[Sequence[int]], None] = lambda _: None
     admit: Callable[[Sequence[int]], None] = lambda _: None
     sent: Told = lambda *_: None
     lock: AbstractContextManager[object] = field(factory=threading.RLock)
@@ -111,6 +113,7 @@ class Sender:
             PlanError: The slices do not have the form that the plan asks for; nothing was sent.
             HalfSentError: Sending broke in the middle.
         """
+        self.look(plan.ranks)
         # Ranks must see the calls of two threads in one order: else two collectives would wait
         # for each other.
         with self.lock:

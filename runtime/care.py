@@ -26,7 +26,12 @@ from planner.teardown import (
     report_of_lost_session,
 )
 from runtime.admission import Admission
-from runtime.arguments import check_end_arguments, check_start_timeout, check_wait
+from runtime.arguments import (
+    check_end_arguments,
+    check_restore,
+    check_start_timeout,
+    check_wait,
+)
 from runtime.backend import Actor
 from runtime.call_sending import CallState
 from runtime.calls import Sender
@@ -38,6 +43,7 @@ from runtime.in_flight import InFlight
 from runtime.lane import Lane
 from runtime.launching import Launched
 from runtime.looking import Looking
+from runtime.places import PORTS
 from runtime.recovering import RecoveryError, back_off, recovery_facts, start_again
 from runtime.roster import Roster
 from runtime.teardown import Course, carry_out_teardown, end, kill_each
@@ -202,7 +208,11 @@ class Care(Looking):
 
         Args:
             timeout: Seconds that looking at the ranks may take; None waits 30 s.
+
+        Raises:
+            PlanError: ``timeout`` is not a time, or the group has ended.
         """
+        self._check_wait(timeout)
         return self._recovery(timeout, 0.0)
 
     def recover(
@@ -242,10 +252,7 @@ class Care(Looking):
         findings = Findings(f"worker group {self.plan.group!r}")
         check_start_timeout(start_timeout, findings)
         check_wait(timeout, findings)
-        hook: object = restore
-        if hook is not None and not callable(hook):
-            remedy = "give a function of the group and the plan, or None"
-            findings.add("restore", f"{hook!r} can't be called", remedy)
+        check_restore(restore, findings)
         findings.check()
         with self._mending:
             plan = self._recovery(timeout, NODE_SECONDS if timeout is None else math.inf)
@@ -314,11 +321,12 @@ class Care(Looking):
 
     def _serving_mesh(self, name: str) -> NamedSharding:
         """The axes of calls on the whole group; all ranks' where those that serve have none."""
-        mesh, key = self._call_state.meshes[name], (name, self._health.absent)
-        if not self._health.absent:
+        mesh, absent = self._call_state.meshes[name], self._health.absent
+        if not absent:
             return mesh
+        key = name, absent
         if key not in self._serving:
-            self._serving[key] = serving_mesh(mesh, self._health.absent)
+            self._serving[key] = serving_mesh(mesh, absent)
         return self._serving[key]
 
     def _recovery(self, timeout: float | None, wait: float) -> RecoveryPlan:
@@ -356,7 +364,10 @@ class Care(Looking):
             if is_late:
                 # It was ended meanwhile: nobody would end these.
                 fresh = {each.name: launched.actors[each.rank] for each in plan.start}
-                end(self.backend, list(fresh.values()), list(fresh))
+                try:
+                    end(self.backend, list(fresh.values()), list(fresh))
+                finally:
+                    PORTS.release(launched.plan)
                 self._refuse_if_ended()
             self._lane.roster = launched.identities
             self._lane.warm()

@@ -1,7 +1,7 @@
 """What a worker group holds of the bundles of its cluster, from its start to its end."""
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from attrs import evolve
 
@@ -40,27 +40,30 @@ class Claims:
         with self._lock:
             self._made += 1
             key = f"{group} (#{self._made})"
-            while True:
-                # A group that nobody holds any more may be released while this is made.
-                before = self._ledger
-                after = before.with_group(group, shares, key)
-                if self._ledger is before:
-                    self._ledger = after
-                    return key
+            self._change(lambda ledger: ledger.with_group(group, shares, key))
+            return key
 
     def release(self, key: str) -> None:
         """Note that a group has ended."""
-        with self._lock:
-            self._ledger = self._ledger.without_group(key)
+        self._change(lambda ledger: ledger.without_group(key))
 
     def clear(self) -> None:
         """Note that the bundles were given back: whoever was in them has ended."""
-        with self._lock:
-            self._ledger = evolve(self._ledger, holders=())
+        self._change(lambda ledger: evolve(ledger, holders=()))
 
     def workers_beside(self, key: str) -> Mapping[tuple[int, int], int]:
         """How many workers of other groups each bundle holds."""
         return self._ledger.workers_beside(key)
+
+    def _change(self, changed: Callable[[GpuLedger], GpuLedger]) -> None:
+        with self._lock:
+            while True:
+                # A group that nobody holds any more may be released while this is made.
+                before = self._ledger
+                after = changed(before)
+                if self._ledger is before:
+                    self._ledger = after
+                    return
 
 
 class Claim:

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
-import ray
 from ray.util.placement_group import PlacementGroup
 
 from planner.findings import Findings
@@ -20,10 +19,10 @@ from planner.virtual_cluster import ClusterSpec, checked_strategy, plan_cluster
 from planner.whole_numbers import whole_number
 from runtime.backend import Backend
 from runtime.claim import Claims
-from runtime.errors import ExecutionError
 from runtime.observe import observe_bundles
 from runtime.probes import free_address, gpus_of_bundles
 from runtime.ray_backend import RAY
+from runtime.ray_session import check_up
 from runtime.reserving import READY_SECONDS, Reserved, are_removed, remove, reserve
 
 __all__ = ["RayVirtualCluster"]
@@ -168,11 +167,7 @@ class RayVirtualCluster:
                 # What was reserved in another session is gone with it.
                 self._forget()
             if self._reserved is None:
-                if not ray.is_initialized():
-                    raise ExecutionError(
-                        f"virtual cluster {self.name!r}: this process is not connected to Ray; "
-                        "call ray.init() or init_ray() first"
-                    )
+                check_up(f"virtual cluster {self.name!r}")
                 self._reserved = reserve(
                     self._spec,
                     unified=use_unified_pg,

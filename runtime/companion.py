@@ -83,9 +83,10 @@ def remains_of(told: Mapping[str, Any]) -> dict[str, object]:
         log.seek(max(0, log.seek(0, os.SEEK_END) - 65536))
         text = log.read().decode(errors="replace")
     kills = max(0, kills - int(told.get("oom_kills", kills)))
-    kernel = (
-        kernel_line(told) if kills and os.stat("/proc/self/ns/pid").st_ino == _OUTERMOST else ""
-    )
+    kernel = ""
+    with contextlib.suppress(OSError):
+        if kills and os.stat("/proc/self/ns/pid").st_ino == _OUTERMOST:
+            kernel = kernel_line(told)
     return {"text": text, "oom_kills": kills, "kernel": kernel}
 
 

@@ -84,8 +84,11 @@ class Ending:
                 way further out in this thread.
             cut_short: Ends the ranks at once, where another thread waits for their clean-up.
         """
-        if cut_short is not None and self._is_elsewhere():
-            cut_short()
+        if cut_short is not None:
+            # Whoever begins a clean-up after the look at the lock sees this.
+            self._course.is_cut = True
+            if self._is_elsewhere():
+                cut_short()
         with self._one:
             if not self._course.is_over:
                 was_under_way = self._is_under_way

@@ -207,6 +207,7 @@ class RayWorkerGroup(Membership, Runs, Calls, Care):
             methods=launched.methods,
             actors=launched.actors,
             backend=self.backend,
+            look=self._admission.look,
             admit=self._admission.admit,
             sent=self._in_flight.sent,
             lock=self._calling,

@@ -70,7 +70,7 @@ class Health:
         self.mended: frozenset[int] = frozenset()
         self._backend, self._lane = backend, lane
         self._troubles: list[_Trouble] = []
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def note(
         self, error: WorkerGroupError, waiting: Mapping[int, Reference], called: Roster
@@ -157,9 +157,10 @@ class Health:
         """The ranks that are dead, or still in a failed call; sorted."""
         if not self._troubles:
             return ()
+        left = {each: self._left_of(each) for each in list(self._troubles)}
         with self._lock:
-            left = map(self._left_of, self._troubles)
-            self._troubles = [each for each in left if each.dead or each.waiting]
+            now = (left.get(each, each) for each in self._troubles)
+            self._troubles = [each for each in now if each.dead or each.waiting]
             ranks = {rank for each in self._troubles for rank in (*each.dead, *each.waiting)}
         return tuple(sorted(ranks))
 

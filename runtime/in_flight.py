@@ -3,7 +3,7 @@
 import threading
 import weakref
 from collections import OrderedDict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -23,8 +23,8 @@ MOST_CALLS = 10_000
 _PARTS_KNOWN = 10_000
 """Of how many futures of calls of some ranks it is remembered whose they are."""
 
-_MOST_UNSEEN = 15
-"""How many times in a row may be sent without a look at what has returned."""
+_LEAST_UNSEEN, _MOST_UNSEEN = 3, 15
+"""How many times in a row is sent without a look: when the last found a result, and when not."""
 
 _FEW = 512
 """How many calls may be noted behind one that still runs before all of them are looked at."""
@@ -92,8 +92,8 @@ class InFlight:
     """The calls of a group that have not returned, oldest first.
 
     It holds the futures of calls that run, and of a few that have returned: when the caller
-    waits for each, of one; when many are sent in a row, of those since the last look. So results
-    are not kept from being freed for long.
+    waits for each, of four at most; when many are sent in a row, of those since the last look. So
+    results are not kept from being freed for long.
 
     Args:
         backend: Where the calls run.
@@ -110,8 +110,10 @@ class InFlight:
         self._parts: OrderedDict[int, _Part] = OrderedDict()
         self._left: list[tuple[str, Watch, Mapping[int, RankIdentity]]] = []
         self._count = 0
-        self._unseen, self._pause, self._many = 0, 0, _FEW
-        self._lock = threading.Lock()
+        self._unseen, self._pause, self._many = 0, _LEAST_UNSEEN, _FEW
+        # A signal handler, or a finalizer, may send a call in the middle of another one's look.
+        self._lock, self._one_look = threading.RLock(), threading.RLock()
+        self._is_looking = False
 
     @property
     def count(self) -> int:
@@ -134,13 +136,14 @@ class InFlight:
 
     def _tell_what_was_left(self) -> None:
         with self._lock:
-            for _, watch, _ in self._left:
-                if watch.left:
-                    watch.look(0.0)
-            self._left = [each for each in self._left if each[1].left or each[1].errors]
-            failed = next((each for each in self._left if each[1].errors), None)
-            if failed is not None:
-                self._left.remove(failed)
+            left, self._left = self._left, []
+        for _, watch, _ in left:
+            if watch.left:
+                watch.look(0.0)
+        left = [each for each in left if each[1].left or each[1].errors]
+        failed = next((each for each in left if each[1].errors), None)
+        with self._lock:
+            self._left = [*(each for each in left if each is not failed), *self._left]
         if failed is not None:
             subject, watch, identities = failed
             error = error_of(subject, watch.gathered(), identities)
@@ -156,20 +159,19 @@ class InFlight:
         """
         if self._left:
             self._tell_what_was_left()
-        with self._lock:
-            if self._count + calls > self.limit:
-                self._look_at_all()
-            if calls > self.limit:
-                raise TooManyCallsError(
-                    f"worker group {self._group!r}: a call of {calls} ranks passes the limit of "
-                    f"{self.limit} by itself: start the group with a higher max_calls_in_flight"
-                )
-            if self._count + calls > self.limit:
-                raise TooManyCallsError(
-                    f"worker group {self._group!r}: {self._count} calls are under way and "
-                    f"{calls} more would pass the limit of {self.limit}: wait for some results, "
-                    "or start the group with a higher max_calls_in_flight"
-                )
+        if self._count + calls > self.limit:
+            self._look(self._look_at_all)
+        if calls > self.limit:
+            raise TooManyCallsError(
+                f"worker group {self._group!r}: a call of {calls} ranks passes the limit of "
+                f"{self.limit} by itself: start the group with a higher max_calls_in_flight"
+            )
+        if self._count + calls > self.limit:
+            raise TooManyCallsError(
+                f"worker group {self._group!r}: {self._count} calls are under way and "
+                f"{calls} more would pass the limit of {self.limit}: wait for some results, "
+                "or start the group with a higher max_calls_in_flight"
+            )
 
     def sent(
         self, references: Sequence[Reference], method: str = "", ranks: Sequence[int] = ()
@@ -192,11 +194,11 @@ class InFlight:
         counted = [
             end_of(first) if is_stream(first) else first for first in firsts if first is not None
         ]
+        if self._unseen < self._pause:
+            self._unseen += 1
+        else:
+            self._look(self._look_at_the_oldest)
         with self._lock:
-            if self._unseen < self._pause:
-                self._unseen += 1
-            else:
-                self._look_at_the_oldest()
             if counted:
                 self._calls.append(_Call(method, ranks, counted, self._backend.now()))
                 self._count += len(counted)
@@ -269,6 +271,17 @@ class InFlight:
             for place, ranks in sorted(found.items())
         ]
 
+    def _look(self, how: Callable[[], None]) -> None:
+        # Whoever looks takes calls out; others, who may interrupt it, only put some behind.
+        with self._one_look:
+            if self._is_looking:
+                return
+            self._is_looking = True
+            try:
+                how()
+            finally:
+                self._is_looking = False
+
     def _look_at_the_oldest(self) -> None:
         # Calls return about in the order in which they were sent. A look at one that still runs
         # takes as long as sending to several ranks, so the next waits for some sends.
@@ -276,27 +289,31 @@ class InFlight:
         while self._calls:
             oldest = self._calls[0]
             ready, rest = self._backend.wait(oldest.references, len(oldest.references), 0)
-            self._count -= len(ready)
-            if rest:
+            with self._lock:
+                self._count -= len(ready)
+                if not rest:
+                    self._calls.popleft()
+                    continue
                 self._calls[0] = oldest.without(set(ready))
-                self._pause = min(2 * self._pause + 1, _MOST_UNSEEN)
-                self._look_past_the_oldest()
-                return
-            self._calls.popleft()
-        self._pause = 0
-
-    def _look_past_the_oldest(self) -> None:
-        # One that runs for hours must not keep the results of all that were sent since. A look
-        # at all that left twice as many is paid for by as many sends.
-        if len(self._calls) >= self._many:
-            self._look_at_all()
-            self._many = max(_FEW, 2 * len(self._calls))
+            self._pause = min(2 * self._pause + 1, _MOST_UNSEEN)
+            # One that runs for hours must not keep the results of all that were sent since. A
+            # look at all that left twice as many is paid for by as many sends.
+            if len(self._calls) >= self._many:
+                self._look_at_all()
+                self._many = max(_FEW, 2 * len(self._calls))
+            return
+        self._pause = _LEAST_UNSEEN
 
     def _look_at_all(self) -> None:
-        references = [each for call in self._calls for each in call.references]
-        if references:
-            ready, rest = self._backend.wait(references, len(references), 0)
-            gone = set(ready)
-            left = (call.without(gone) for call in self._calls)
-            self._calls = deque(call for call in left if call.references)
-            self._count = len(rest)
+        calls = list(self._calls)
+        references = [each for call in calls for each in call.references]
+        if not references:
+            return
+        ready, _ = self._backend.wait(references, len(references), 0)
+        gone = set(ready)
+        left = [each for call in calls if (each := call.without(gone)).references]
+        with self._lock:
+            for _ in calls:
+                self._calls.popleft()
+            self._calls.extendleft(reversed(left))
+            self._count -= len(ready)

@@ -6,7 +6,6 @@ process's real environment is never written, so child processes and C libraries 
 """
 
 import asyncio
-import re
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextlib import AbstractContextManager
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray.exceptions import ObjectLostError, TaskCancelledError
 
+from planner.actor_names import group_of
 from runtime import host
 from runtime.faults import FaultKind
 from runtime.in_process_being import being
@@ -30,14 +30,6 @@ CALL_SECONDS = 0.001
 """How long a call takes at most, unless it sleeps or a fault makes it longer."""
 
 _RAISED = (Exception, KeyboardInterrupt)
-
-
-_PLACE = re.compile(r"-(grp)?\d+-\d+(\.g\d+)?$")
-
-
-def _group_of(name: str) -> str:
-    """The group of an actor, by its name."""
-    return _PLACE.sub("", name)
 
 
 def _why_left(left: SystemExit) -> str:
@@ -64,7 +56,7 @@ class Process:
         self.world, self.name, self.node_id = world, name, node_id
         self.pid = next(world.numbers)
         self.rank = -1
-        self.group = _group_of(name)
+        self.group = group_of(name)
         self.bundle: tuple[object, int] | None = None
         replace_names(world)
         self.around = Surroundings(

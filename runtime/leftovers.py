@@ -1,6 +1,7 @@
 """What earlier runs left on a Ray cluster: found by run id, removed by run id, nobody else's."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from ray._private import state
 from ray._raylet import PlacementGroupID
@@ -8,6 +9,7 @@ from ray.core.generated.gcs_pb2 import PlacementGroupTableData
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from planner.leftovers import DriverState, Leftover, checked_removal, driver_state, run_of
+from runtime.ray_session import check_up
 
 __all__ = ["DriverState", "Leftover", "leftovers", "remove_leftovers"]
 
@@ -19,7 +21,11 @@ def leftovers(run: str | None = None) -> tuple[Leftover, ...]:
 
     Args:
         run: Only those of this run.
+
+    Raises:
+        ExecutionError: This process is not connected to Ray.
     """
+    check_up("leftovers")
     found = [
         (name, each)
         for each in _placement_groups()
@@ -47,6 +53,7 @@ def remove_leftovers(runs: Sequence[str], *, end_running: bool = False) -> tuple
     Raises:
         PlanError: There is nothing of one of the runs, or its program still runs; nothing was
             removed.
+        ExecutionError: This process is not connected to Ray.
     """
     there = leftovers() if runs else ()
     mine = checked_removal(runs, there, end_running=end_running)
@@ -67,7 +74,7 @@ def _state_of(group: PlacementGroupTableData) -> str:
 
 
 def _leftover(
-    run: str, group: PlacementGroupTableData, drivers: "Mapping[str, state.Job]"
+    run: str, group: PlacementGroupTableData, drivers: Mapping[str, Mapping[str, Any]]
 ) -> Leftover:
     job, actor_id = group.creator_job_id.hex(), group.creator_actor_id.hex()
     by_actor = bool(actor_id.strip("f"))

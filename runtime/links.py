@@ -1,6 +1,7 @@
 """Links that are there: what calls ask of them, and what a group remembers of its own."""
 
 import logging
+import math
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -14,7 +15,7 @@ from planner.transports import LinkFacts, LinkPlan
 from runtime.backend import Actor, Backend, Reference
 from runtime.calls import Sender
 from runtime.errors import WorkerGroupError
-from runtime.gather import add_text, gather
+from runtime.gather import add_text, check_timeout, gather
 from runtime.linking import REMEDY
 from runtime.roster import Listener, Roster
 
@@ -23,7 +24,7 @@ __all__ = [
     "Link",
     "LinkState",
     "Linkable",
-    "leave_link",
+    "ask_to_leave",
     "link_facts",
     "link_of",
     "lost_of",
@@ -111,6 +112,7 @@ class Link:
         self._ids = frozenset(_identity(actor) for actor in self._actors)
         self._listeners = {group.name: _tells(weakref.ref(self), group.name) for group in groups}
         self._ended = False
+        self._left = dict(enumerate(self._actors))
         # When nobody holds it, its groups are ended.
         weakref.finalize(self, self._backend.direct.forget, plan.name).atexit = False
 
@@ -128,21 +130,27 @@ class Link:
         """Whether all of some actors are members."""
         return all(_identity(actor) in self._ids for actor in actors)
 
-    def end(self, timeout: float = LINK_SECONDS) -> bool:
+    def end(self, timeout: float | None = LINK_SECONDS) -> bool:
         """Give the link up; what is held goes through the object store from then on.
 
-        When a member is dead, this waits until Ray has ended those who were sending to it.
+        When a member is dead, this waits until Ray has ended those who were sending to it. A
+        second call asks those again who have not done so.
 
         Args:
-            timeout: Seconds that the workers may take.
+            timeout: Seconds that all of it may take; None waits without end.
 
         Returns:
             Whether every member has done so; one that is dead counts as such.
+
+        Raises:
+            PlanError: ``timeout`` is not a time; nothing was done.
         """
-        if self._ended:
+        check_timeout(f"link {self._plan.name!r}", timeout)
+        if not self._left:
             return True
+        ends = math.inf if timeout is None else self._backend.now() + timeout
         self._ended = True
-        self._let_ray_finish()
+        self._let_ray_finish(ends)
         _LIVE.discard(self)
         self._backend.direct.forget(self._plan.name)
         for group in self._there():
@@ -150,11 +158,13 @@ class Link:
                 group._link_state.link = None
             with suppress(ValueError):
                 group.identities.listeners.remove(self._listeners[group.name])
-        left = leave_link(self._backend, self._plan, self._actors, timeout)
-        if left:
-            members = ", ".join(f"{group} rank {rank}" for group, rank in left)
+        seconds = None if timeout is None else max(0.0, ends - self._backend.now())
+        self._left = _leave_link(self._backend, self._plan.name, self._left, seconds)
+        if self._left:
+            late = [self._plan.members[number] for number in self._left]
+            members = ", ".join(f"{group} rank {rank}" for group, rank in late)
             _log.warning("link %r: not given up by %s", self._plan.name, members)
-        return not left
+        return not self._left
 
     def __enter__(self) -> Self:
         return self
@@ -195,12 +205,12 @@ class Link:
         there = {group.name for group in self._there()}
         return [name for name in self._groups if name not in there]
 
-    def _let_ray_finish(self) -> None:
+    def _let_ray_finish(self, latest: float) -> None:
         """Wait until Ray has ended those who were sending to a dead member, or has nothing to do.
 
         Whoever recovers the groups next would else lose again what was just started.
         """
-        backend, ends = self._backend, self._backend.now() + ABORT_SECONDS
+        backend, ends = self._backend, min(latest, self._backend.now() + ABORT_SECONDS)
         going = {group.name for group in self._there()}
         pairs = zip(self._plan.members, self._actors, strict=True)
         watched = [actor for (group, _), actor in pairs if group in going]
@@ -250,6 +260,8 @@ def link_facts(state: LinkState, backend: Backend, actors: Mapping[int, Actor]) 
 
 def link_of(actors: Sequence[Actor]) -> str:
     """The link in which all of some actors are; empty for none."""
+    if not actors:
+        return ""
     return next((each.plan.name for each in list(_LIVE) if each.holds(actors)), "")
 
 
@@ -268,18 +280,25 @@ def serving_actors(group: Linkable) -> dict[int, Actor]:
     return {rank: actors[rank] for rank in sorted(group._whole_mesh.ranks)}
 
 
-def leave_link(
-    backend: Backend, plan: LinkPlan, actors: Sequence[Actor], timeout: float
-) -> list[tuple[str, int]]:
+def ask_to_leave(backend: Backend, name: str, members: Mapping[int, Actor]) -> dict[int, Reference]:
+    """Ask members to give a link up, but for those that are gone."""
+    return {
+        number: actor.linked.remote(backend.direct.leave, name)
+        for number, actor in members.items()
+        if not lost_of(backend, [actor])
+    }
+
+
+def _leave_link(
+    backend: Backend, name: str, members: Mapping[int, Actor], timeout: float | None
+) -> dict[int, Actor]:
     """Have members give a link up; those that are alive and did not say that they have."""
-    gone = lost_of(backend, actors)
-    alive = {n: actor for n, actor in enumerate(actors) if n not in gone}
-    calls = {n: actor.linked.remote(backend.direct.leave, plan.name) for n, actor in alive.items()}
-    if not calls or not timeout:
-        return []
+    calls = ask_to_leave(backend, name, members)
+    if not calls:
+        return {}
     gathered = gather(backend, calls, timeout)
-    failed = [n for n in gathered.errors if backend.death(alive[n]) is None]
-    return [plan.members[n] for n in sorted([*gathered.pending, *failed])]
+    failed = [n for n in gathered.errors if backend.death(members[n]) is None]
+    return {n: members[n] for n in sorted([*gathered.pending, *failed])}
 
 
 def _tells(link: "weakref.ref[Link]", own: str) -> Listener:

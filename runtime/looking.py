@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from planner.findings import Findings
 from planner.launch import LaunchPlan
 from planner.liveness import WorkerStatus, chosen_ranks, responding
+from planner.outcomes import ranks_text
 from runtime.arguments import check_wait
 from runtime.backend import Backend
+from runtime.health import Health
 from runtime.lane import Lane
 from runtime.launching import Launched
 
@@ -18,6 +20,7 @@ class Looking:
 
     _launched: Launched
     _lane: Lane
+    _health: Health
 
     @property
     def backend(self) -> Backend:
@@ -73,9 +76,16 @@ class Looking:
 
         Returns:
             The ranks whose node did it.
+
+        Raises:
+            PlanError: A rank is not in the group, or was given up; or the group has ended.
         """
         self._check_wait(timeout)
-        ended = self._lane.kill(self._chosen(ranks), timeout)
+        absent = () if ranks is None else self._health.absent
+        chosen = range(self.plan.world_size) if ranks is None else ranks
+        ended = self._lane.kill(chosen_ranks(chosen, self.plan, absent), timeout)
+        if ended:
+            self._health.mark_dead(ended, f"{ranks_text(ended)}: ended by abort()")
         self.backend.direct.note_ended([self._launched.actors[rank] for rank in ended])
         return ended
 

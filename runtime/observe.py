@@ -12,6 +12,7 @@ from ray.util.placement_group import PlacementGroup, placement_group_table
 
 from planner.amounts import CPU_UNIT, GPU_UNIT, Amounts
 from planner.inventory import BundleFacts, Gpu, Inventory, Node
+from runtime.ray_session import check_up
 
 __all__ = ["observe_bundles", "observe_held", "observe_inventory", "source_of"]
 
@@ -25,7 +26,12 @@ _TOTALS = frozenset({"CPU", "GPU", "memory", "object_store_memory"})
 
 
 def observe_inventory() -> Inventory:
-    """The live nodes of the cluster, with what each has and what is free on it now."""
+    """The live nodes of the cluster, with what each has and what is free on it now.
+
+    Raises:
+        ExecutionError: This process is not connected to Ray.
+    """
+    check_up("inventory")
     free = available_resources_per_node()
     return Inventory(
         _node(

@@ -8,7 +8,7 @@ from ray.exceptions import RayError
 
 from runtime.errors import ExecutionError
 
-__all__ = ["DEAD", "check_connected", "forget_dead", "session"]
+__all__ = ["DEAD", "check_connected", "check_up", "forget_dead", "session"]
 
 DEAD = 4
 """``DEAD`` among the states of an actor; a number in Ray's messages, so it does not change."""
@@ -40,6 +40,18 @@ def check_connected() -> None:
         raise ExecutionError(
             "this process is not connected to Ray any more, so what was sent cannot be asked for: "
             "call ray.init() or init_ray(), and start a new cluster and a new group"
+        )
+
+
+def check_up(subject: str) -> None:
+    """Do nothing when this process is connected to Ray.
+
+    Raises:
+        ExecutionError: It is not.
+    """
+    if not ray.is_initialized():
+        raise ExecutionError(
+            f"{subject}: this process is not connected to Ray; call ray.init() or init_ray() first"
         )
 
 

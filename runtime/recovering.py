@@ -57,7 +57,9 @@ class RecoveryError(ExecutionError):
     @classmethod
     def of(cls, plan: RecoveryPlan) -> "RecoveryError":
         """The error for a plan that lacks something."""
-        error = cls(f"{recovery_text(plan)}\nnothing was ended or started")
+        why = "; ".join(plan.missing)
+        text = f"{why}; nothing was ended or started. The plan was:\n{recovery_text(plan)}"
+        error = cls(f"worker group {plan.group!r}: {text}")
         error.plan = plan
         return error
 
@@ -160,13 +162,13 @@ def start_again(
 ) -> Launched:
     """The group with some ranks started again; the others go on meanwhile.
 
+    Whatever is raised, everything that was started here was ended.
+
     Args:
         backend: Where it runs.
         launched: The group; the ranks to start have been ended.
         restarted: Whom to start, under which name, and where.
         timeout: Seconds until every constructor must have returned.
-
-    Whatever is raised, everything that was started here was ended.
 
     Raises:
         PreflightError: A node of a rank that starts is not as the plan needs it.

@@ -40,10 +40,17 @@ class Course:
     Attributes:
         report: What is known by now.
         is_over: Whether nothing is left to do.
+        is_cut: Whether somebody wants the ranks to be ended at once, without a clean-up.
     """
 
     report: TeardownReport
     is_over: bool = False
+    is_cut: bool = False
+
+    def note(self, **found: Any) -> None:
+        """Add to the report, unless it is over: an end inside this one has told everything."""
+        if not self.is_over:
+            self.report = evolve(self.report, **found)
 
 
 def carry_out_teardown(
@@ -79,23 +86,25 @@ def carry_out_teardown(
     more: Mapping[str, Actor] = {}
     before = BundlesBefore()
     try:
-        if plan.cleanup is not None:
+        if plan.cleanup is not None and not course.is_over:
             _clean_up(plan, look, backend, actors, roster, course)
     finally:
         try:
-            if plan.bundles:
+            if plan.bundles and not course.is_over:
                 before = _before(backend, actors, groups, beside())
         finally:
             try:
-                kill_each(backend, plan.group, [actors[rank] for rank in ended])
+                if not course.is_over:
+                    kill_each(backend, plan.group, [actors[rank] for rank in ended])
             finally:
-                course.report = evolve(course.report, ended=tuple(sorted(ended)))
+                course.note(ended=tuple(sorted(ended)))
                 more = companions()
                 kill_each(backend, plan.group, list(more.values()))
-        names = (*names_to_free(plan, before.dead), *more)
-        _prove(plan, backend, roster, groups, beside, course, before, names)
-        course.report = evolve(course.report, seconds=backend.now() - begun)
-        course.is_over = True
+        if not course.is_over:
+            names = (*names_to_free(plan, before.dead), *more)
+            _prove(plan, backend, roster, groups, beside, course, before, names)
+            course.note(seconds=backend.now() - begun)
+            course.is_over = True
     return course.report
 
 
@@ -124,8 +133,7 @@ def _prove(
     left, unseen = _processes(backend, vitals)
     waits = not (held or left)
     found = _bundles(plan, backend, groups, beside, before, waits=waits)
-    course.report = evolve(
-        course.report,
+    course.note(
         names_held=held,
         processes_left=left,
         processes_unseen=unseen,
@@ -145,20 +153,26 @@ def _clean_up(
     base = course.report
     asked: dict[int, Reference] = {}
     # Whatever comes from here on, these will not be asked again.
-    course.report = with_clean_up(base, plan, unanswered=plan.asked, is_interrupted=True)
+    unheard: _Told = {"failed": [], "unanswered": list(plan.asked)}
+    _note_answers(course, base, plan, unheard, is_interrupted=True)
+    if course.is_cut:
+        return
     plan = _looked(plan, look)
     for rank in plan.asked:
-        asked[rank] = actors[rank].drain.remote(plan.cleanup)
+        if not course.is_over:
+            asked[rank] = actors[rank].drain.remote(plan.cleanup)
     subject = f"worker group {plan.group!r}, {plan.cleanup}()"
     try:
         answered = answered_of(backend, subject, asked, roster, plan.grace)
     except BaseException:
         answered, _ = backend.wait(list(asked.values()), len(asked), 0)
         told = _answers(plan, backend, asked, roster, answered)
-        course.report = with_clean_up(base, plan, **told, is_interrupted=True)
+        _note_answers(course, base, plan, told, is_interrupted=True)
         raise
+    if course.is_over:
+        return
     told = _answers(plan, backend, asked, roster, answered)
-    course.report = with_clean_up(base, plan, **told)
+    _note_answers(course, base, plan, told)
     if told["unanswered"]:
         _log.warning(
             "worker group %r: %s did not finish %s() in %s s and are ended without it",
@@ -174,6 +188,26 @@ class _Told(TypedDict):
 
     failed: list[tuple[int, str]]
     unanswered: list[int]
+
+
+def _note_answers(
+    course: Course,
+    base: TeardownReport,
+    plan: TeardownPlan,
+    told: _Told,
+    *,
+    is_interrupted: bool = False,
+) -> None:
+    """Note what came of the clean-up, in place of what was noted of it since ``base``."""
+    if not course.is_over:
+        report = evolve(
+            course.report,
+            cleaned=base.cleaned,
+            failed=base.failed,
+            late=base.late,
+            not_asked=base.not_asked,
+        )
+        course.report = with_clean_up(report, plan, **told, is_interrupted=is_interrupted)
 
 
 def _answers(

@@ -20,7 +20,7 @@ from planner.times import seconds_of
 from planner.transports import GroupAbility, WorkerAbility, plan_link
 from runtime.backend import Actor, Backend, Reference
 from runtime.gather import gather, late_error_of
-from runtime.links import LINK_SECONDS, Link, Linkable, leave_link, serving_actors
+from runtime.links import LINK_SECONDS, Link, Linkable, ask_to_leave, serving_actors
 
 __all__ = ["Link", "Linkable", "link"]
 
@@ -80,7 +80,7 @@ def _linked(groups: Sequence[Linkable], timeout: float) -> Link:
         )
         _answers(members, joins, left, "joins the link")
     except BaseException:
-        leave_link(backend, plan, [member.actor for member in members], 0.0)
+        ask_to_leave(backend, name, {n: each.actor for n, each in enumerate(members)})
         raise
     made = Link(plan, groups, [member.actor for member in members])
     made.adopt()

@@ -145,30 +145,67 @@ def test_a_call_that_runs_for_long_keeps_no_results(cluster: InProcessCluster) -
         assert got(cluster, long) == "0"
 
 
-def test_a_round_of_calls_looks_at_all_ranks_once(
+def test_all_ranks_are_looked_at_as_often_as_it_costs_little(
     cluster: InProcessCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And at each that it calls; the next round, and whoever is late, looks at all again."""
+    """In a quick round only at each that is called; an instant later at all again."""
     looked: list[int] = []
-    death = World.death
+    clock, death = [100.0], World.death
 
     def seen(world: World, actor: InProcessActor) -> BaseException | None:
         looked.append(actor.process.rank)
         return death(world, actor)
 
-    monkeypatch.setattr(World, "death", seen)
     with group_on(cluster) as group:
         workers = group.workers
-        for worker in (*workers, *workers[:2]):
-            worker.total.remote()
-        assert looked == [0, 1, 2, 3, 1, 2, 3, 0, 1, 2, 3, 1]
-        looked.clear()
-        cluster.pause(2.0)
-        workers[2].total.remote()
-        assert looked == [0, 1, 2, 3]
-        cluster.kill_worker(group, 3)
-        with pytest.raises(InconsistentGroupError, match="rank 3"):
-            workers[3].total.remote()
+        with monkeypatch.context() as patched:
+            patched.setattr(World, "death", seen)
+            patched.setattr(World, "now", lambda _: clock[0])
+            for worker in (workers[0], workers[2], workers[2]):
+                worker.total.remote()
+                clock[0] += 6e-6
+            assert looked == [0, 1, 2, 3, 2, 2]
+            looked.clear()
+            clock[0] += 6e-6
+            workers[2].total.remote()
+            assert looked == [0, 1, 2, 3]
+
+
+def test_a_death_right_after_a_look_is_noticed(cluster: InProcessCluster) -> None:
+    """Also by calls to other ranks, which may be meant to meet the dead one."""
+    with group_on(cluster) as group:
+        group.workers[0].total.remote()
+        cluster.kill_worker(group, 1)
+        with pytest.raises(InconsistentGroupError, match="rank 1"):
+            group.workers[2].total.remote()
+        with pytest.raises(InconsistentGroupError, match="rank 1"):
+            group.at(rank=3).call("total")
+
+
+def test_a_call_in_the_middle_of_another_ones_look_is_counted(
+    cluster: InProcessCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a signal handler makes it, or a finalizer that the collector runs."""
+    with group_on(cluster) as group:
+        held = [group.workers[0].sleep.remote(9.0)]
+        wait, within = World.wait, list[int]()
+
+        def interrupted(
+            world: World, references: Any, count: int, timeout: float | None
+        ) -> tuple[list[Any], list[Any]]:
+            if not within:
+                within.append(group._in_flight.count)
+                held.append(group.workers[1].sleep.remote(9.0))
+            return wait(world, references, count, timeout)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(World, "wait", interrupted)
+            held.extend([group.workers[2].sleep.remote(9.0) for _ in range(5)])
+        assert (len(within), group._in_flight.count) == (1, 7)
+        cluster.backend.wait(held, 7, 99.0)
+        assert got(cluster, group.workers[3].total.remote()) == 0
+        group._in_flight.admit(group._in_flight.limit)
+        assert group._in_flight.count == 0
 
 
 def test_what_travels_has_no_gate(cluster: InProcessCluster) -> None:

@@ -7,12 +7,15 @@ import pytest
 
 from planner.failure_policy import Domain, FailurePolicy, Survivors
 from planner.findings import PlanError
+from planner.launch_plan import LaunchPlan
 from planner.liveness import WorkerState
 from runtime import (
     RayWorkerBuilder,
     RayWorkerGroup,
     WorkerGroupError,
 )
+from runtime.launching import Launched
+from runtime.recovering import start_again
 from runtime.testing import InProcessCluster
 
 RANKS = FailurePolicy(domain=Domain.RANK, first_pause=0.0, budget=9)
@@ -273,3 +276,26 @@ def test_a_policy_that_cannot_be(arguments: dict[str, Any], told: str) -> None:
     with pytest.raises(PlanError) as raised:
         FailurePolicy(**arguments)
     assert told in str(raised.value)
+
+
+def test_ports_of_ranks_that_were_started_too_late_are_given_back(
+    cluster: InProcessCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The group was ended meanwhile; the next one gets the same ports."""
+    group = _group(cluster, ports_per_worker=4, failure_policy=RANKS)
+    ports = [worker.ports for worker in group.plan.workers]
+    cluster.kill_worker(group, 1)
+    started: list[LaunchPlan] = []
+
+    def late(*arguments: Any) -> Launched:
+        made = start_again(*arguments)
+        started.append(made.plan)
+        group.end()
+        return made
+
+    monkeypatch.setattr("runtime.care.start_again", late)
+    with pytest.raises(PlanError, match="it has ended"):
+        group.recover()
+    assert [worker.ports for worker in started[0].workers] == ports
+    with _group(cluster, ports_per_worker=4) as after:
+        assert [worker.ports for worker in after.plan.workers] == ports

@@ -3,7 +3,7 @@
 import pytest
 
 from planner.findings import PlanError
-from planner.gpu_ledger import BundleShare, held_amounts
+from planner.gpu_ledger import BundleShare, GpuLedger, held_amounts
 from planner.virtual_cluster import plan_cluster
 from runtime import RayWorkerBuilder, RayWorkerGroup
 from runtime.claim import Claims
@@ -67,3 +67,21 @@ def test_a_cluster_that_was_shut_down_holds_no_claims() -> None:
         cluster.shutdown()
         assert cluster.workers_beside("") == {}
         assert group.end().ended == (0, 1)
+
+
+def test_a_group_that_is_released_while_another_is_stays_released(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The collector may end one in the middle of a release, in the same thread."""
+    claims, half = _claims(max_colocated_worker_groups=2), [BundleShare(0, 0, 5_000)]
+    first, *others = [claims.claim(name, half) for name in ("V", "W")]
+    real = GpuLedger.without_group
+
+    def collects(ledger: GpuLedger, key: str) -> GpuLedger:
+        if others:
+            claims.release(others.pop())
+        return real(ledger, key)
+
+    monkeypatch.setattr(GpuLedger, "without_group", collects)
+    claims.release(first)
+    assert claims.workers_beside("") == {}

@@ -5,10 +5,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from runtime.companion import Companion, state_of
+from runtime.companion import Companion, remains_of, state_of
 
 
 @pytest.fixture
@@ -41,3 +42,20 @@ def test_another_process_of_the_same_pid_is_left_alone(told: dict[str, object]) 
     assert Companion().kill({7: {**told, "started": 1}}) == []
     assert os.path.exists(f"/proc/{told['pid']}")
     assert Companion().kill({7: told}) == [7]
+
+
+def test_what_is_left_is_told_where_namespaces_cannot_be_seen(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Without the kernel's words."""
+    log = tmp_path / "log"
+    log.write_text("Killed")
+
+    def hidden(path: str, **_: object) -> None:
+        raise PermissionError(path)
+
+    with monkeypatch.context() as shut:
+        shut.setattr("runtime.companion.os.stat", hidden)
+        found = remains_of({"pid": 1, "started": 1, "log": str(log), "oom_kills": -1})
+    assert found["oom_kills"]
+    assert (found["text"], found["kernel"]) == ("Killed", "")

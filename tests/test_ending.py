@@ -480,3 +480,68 @@ def test_ranks_that_a_recovery_starts_when_the_group_ends_are_ended(
     _once(monkeypatch, RayWorkerGroup, "_adopt", lambda *_: group.end())
     with pytest.raises(PlanError, match="it has ended"):
         group.recover()
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (Lane, "status"),
+        (teardown, "answered_of"),
+        (World, "held"),
+        (World, "kill"),
+        (World, "names"),
+        (World, "is_gone"),
+    ],
+)
+@pytest.mark.parametrize("raises", [False, True])
+def test_an_end_inside_another_has_the_last_word(
+    cluster: InProcessCluster,
+    monkeypatch: pytest.MonkeyPatch,
+    owner: Any,
+    name: str,
+    raises: bool,
+) -> None:
+    """Whatever the one around it was doing, and whether or not it goes on."""
+    group = _group(cluster)
+    group.status()
+    told: list[TeardownReport] = []
+
+    def handler(*_: object) -> None:
+        told.append(group.end())
+        if raises:
+            raise KeyboardInterrupt
+
+    _once(monkeypatch, owner, name, handler)
+    if raises:
+        with pytest.raises(KeyboardInterrupt):
+            group.end("close")
+    else:
+        assert group.end("close") is told[0]
+    assert group.end() is told[0]
+    assert told[0].ended == (0, 1, 2)
+
+
+def test_who_forces_the_end_is_seen_by_a_clean_up_that_begins_just_then(
+    cluster: InProcessCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After nobody was found at it, and before the turn is taken."""
+    group = _group(cluster)
+    looked, inside = threading.Event(), threading.Event()
+    look = group._ending._is_elsewhere
+
+    def lets_another_begin() -> bool:
+        found = look()
+        looked.set()
+        assert inside.wait(60)
+        return found
+
+    monkeypatch.setattr(group._ending, "_is_elsewhere", lets_another_begin)
+    _once(monkeypatch, Admission, "end", lambda *_: inside.set())
+
+    def later() -> object:
+        assert looked.wait(60)
+        return group.end("close", timeout=None)
+
+    ended_well, report = _ended_by_threads(lambda: group.shutdown(force=True), later)
+    assert report.failed == tuple((rank, INTERRUPTED) for rank in range(3))
+    assert (ended_well, STEPS) == (False, [])

@@ -195,6 +195,9 @@ def test_the_fate_of_some_is_that_of_each(ranks: set[int], domain: Domain) -> No
     assert fate_of(PLAN, ranks, domain) == {rank for some in each for rank in some}
 
 
+REMEDY = ". Call recover() or end(); ranks that are only still in that call can be waited for"
+
+
 def refused(domain: Domain, ranks: list[int] | None, **more: object) -> str | None:
     """What a call to some ranks is told, after rank 5 has died."""
     given: dict[str, object] = {"broken": (5,), "reasons": ["it died", "it left", "it died"]}
@@ -206,8 +209,8 @@ def refused(domain: Domain, ranks: list[int] | None, **more: object) -> str | No
 def test_whom_a_broken_group_refuses() -> None:
     """Calls to whoever shares the fate of the broken; all calls where all share it."""
     text = (
-        "worker group 'g' refuses the call: rank 5: after this failure nobody can vouch for them: "
-        "it died; it left. Call recover() or end()"
+        "worker group 'g' refuses the call: rank 5: they are dead, or still in a call that failed: "
+        f"it died; it left{REMEDY}"
     )
     assert refused(Domain.GROUP, [0]) == text
     assert refused(Domain.GROUP, None) == text
@@ -262,12 +265,12 @@ def test_a_refusal_tells_each_reason_once() -> None:
         reasons=[f"{group}: {death}", f"{group}, train(): {death}", f"{group}, f(): odd", nested],
     )
     assert told is not None
-    assert told.partition("vouch for them: ")[2] == (
+    assert told.partition("that failed: ")[2] == (
         f"{group}, train(): {death}; {group}, f(): odd; restore() did not finish: a call was "
-        "refused. Call recover() or end()"
+        f"refused{REMEDY}"
     )
     alone = refused(Domain.GROUP, None, reasons=[nested])
     assert alone is not None
     assert alone.endswith(
-        f"restore() did not finish: a call was refused; {group}: {death}. Call recover() or end()"
+        f"restore() did not finish: a call was refused; {group}: {death}{REMEDY}"
     )

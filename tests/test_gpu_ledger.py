@@ -97,6 +97,17 @@ def test_bundles_without_gpus_give_none() -> None:
     )
 
 
+def test_a_worker_that_wants_more_than_a_bundle_is_told_so() -> None:
+    """Nobody else has anything to do with it."""
+    ledger = GpuLedger(colocated=2).with_group("beside", on(1, share=5_000))
+    with pytest.raises(PlanError) as caught:
+        ledger.with_group("engine", on(0, share=20_000))
+    assert str(caught.value) == (
+        "worker group 'engine': cluster: its worker in bundle 0 of placement group 0 wants 2 of a "
+        "GPU, and the bundle holds 1; have its configure_worker ask for num_gpus=0.5 at most"
+    )
+
+
 def test_what_options_ask_for_is_shared_too() -> None:
     """Two groups of two CPUs each in bundles of two would wait until the start's deadline."""
     ledger = GpuLedger(colocated=2, budget=0, others=held_amounts([("CPU", 2), ("nic", 0.5)]))

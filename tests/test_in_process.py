@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from planner import NamedSharding
+from planner.actor_names import group_of
 from planner.findings import PlanError
 from planner.liveness import WorkerState
 from planner.recovery import Domain, FailurePolicy, Survivors
@@ -580,3 +581,18 @@ def test_ranks_that_were_given_up_are_not_asked_to_clean_up(cluster: InProcessCl
     with _group(cluster, failure_policy=FailurePolicy(domain=Domain.RANK)) as group:
         group.resize([0, 1])
         assert group.shutdown("close")
+
+
+def test_processes_know_their_groups_by_the_names_of_the_plan(cluster: InProcessCluster) -> None:
+    """Those started again, and those that look at workers, too; a name of no group is its own."""
+    with _group(cluster, failure_policy=FailurePolicy(first_pause=0.0)) as group:
+        group.abort([1])
+        group.recover()
+        processes = cluster.backend.processes.values()
+        assert any(".companion-" in process.name for process in processes)
+        assert {process.group for process in processes} == {"Worker"}
+    assert [group_of(name) for name in ("a-1-2-0-1.g3", "a-grp0-1", "solo")] == [
+        "a-1-2",
+        "a",
+        "solo",
+    ]

@@ -100,6 +100,32 @@ def test_a_restore_that_is_none_ends_nobody(cluster: InProcessCluster) -> None:
         assert group.recover().end == (1,)
 
 
+def test_a_restore_that_takes_something_else_ends_nobody(cluster: InProcessCluster) -> None:
+    """It is called with the group and the plan; what tells nothing of itself is taken."""
+    with _group(cluster) as group:
+        cluster.kill_worker(group, 1)
+        before = cluster.live
+        with pytest.raises(PlanError, match="restore: it can't take the group and the plan"):
+            group.recover(lambda: None)  # type: ignore[arg-type, misc]
+        assert cluster.live == before
+        assert group.recover(print).end == (0, 1, 2, 3)
+
+
+def test_ranks_that_were_aborted_are_dead_at_once(cluster: InProcessCluster) -> None:
+    """The next call is refused before it leaves, with that reason."""
+    policy = FailurePolicy(domain=Domain.RANK)
+    with _group(cluster, failure_policy=policy) as group:
+        assert group.abort([1]) == [1]
+        assert group.broken == (1,)
+        with pytest.raises(InconsistentGroupError, match="rank 1: ended by abort"):
+            group.run_all_workers_single_data("total")
+        assert group.recover().end == (1,)
+        group.resize([0, 1, 2])
+        with pytest.raises(PlanError, match=r"ranks\[1\]: rank 3 was given up by resize\(\)"):
+            group.abort([0, 3])
+        assert group.call("total").by_rank() == {0: 0, 1: 0, 2: 0}
+
+
 def test_a_removed_placement_group_is_missing_at_once(cluster: InProcessCluster) -> None:
     """For a recovery and for a change of size; nothing is changed, and the budget is untouched."""
     policy = FailurePolicy(domain=Domain.RANK, budget=1)
@@ -302,3 +328,14 @@ def test_a_group_that_ends_while_it_is_mended_stays_ended(
     with pytest.raises(PlanError, match="it has ended"):
         group.recover()
     assert cluster.live == []
+
+
+def test_a_time_to_look_that_is_none_is_refused(cluster: InProcessCluster) -> None:
+    """By the plan as by the recovery, and by a group that has ended."""
+    with _group(cluster, failure_policy=RANKS) as group:
+        for way in (group.plan_recovery, group.recover):
+            with pytest.raises(PlanError, match="'Worker': timeout: 'x' is not a time"):
+                way(timeout="x")  # type: ignore[arg-type]
+        assert group.plan_recovery(timeout=0).start == ()
+    with pytest.raises(PlanError, match="it has ended"):
+        group.plan_recovery()

@@ -251,3 +251,23 @@ def test_plan_and_group_agree_on_the_generation(cluster: InProcessCluster) -> No
         assert group.resize([0, 1, 2]).generation == 1
         assert [worker.name for worker in group.plan.workers[6:]] == ["g-grp3-0.g1", "g-grp3-1.g1"]
         assert group.resize([0, 1, 2, 3]).generation == 2
+
+
+def test_a_change_of_size_beside_a_call_leaves_the_axes_of_others_alone(
+    cluster: InProcessCluster,
+) -> None:
+    """What is kept for those that serve is theirs, whoever else served by the time it was made."""
+    with group_on(cluster) as group:
+
+        class Kept(dict[tuple[str, frozenset[int]], NamedSharding]):
+            def __contains__(self, key: object) -> bool:
+                if not self:
+                    group.resize([0, 1])
+                return super().__contains__(key)
+
+        group.resize([0, 1, 2])
+        group._serving = Kept()
+        with pytest.raises(InconsistentGroupError, match="ranks 4-5: they were given up"):
+            group.call("highest")
+        group.resize([0, 1, 2])
+        assert sorted(group.call("highest").by_rank()) == [0, 1, 2, 3, 4, 5]

@@ -14,6 +14,8 @@ import json
 import ray
 from planner.findings import PlanError
 from runtime import ExecutionError, RayVirtualCluster, RayWorkerBuilder, RayWorkerGroup
+from runtime.leftovers import leftovers
+from runtime.observe import observe_inventory
 
 def connect():
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
@@ -24,13 +26,14 @@ def refused(wish):
     except (PlanError, ExecutionError) as error:
         return str(error)
 
+early = [refused(wish) for wish in (leftovers, observe_inventory)]
 connect()
 builder = RayWorkerBuilder("tests.fault_workers.Worker")
 cluster = RayVirtualCluster([1], use_gpus=False)
 first, second = RayWorkerGroup(cluster, builder), RayWorkerGroup(cluster, builder)
 future = first.call("add", 1)
 ray.shutdown()
-told = {"apart": [
+told = {"early": early, "apart": [
     refused(lambda: first.call("add", 1)), refused(first.status), refused(future.result),
     refused(first.workers[0].total.remote), str(first.end("close", timeout=3.0)),
     first.shutdown(), ray.is_initialized(),
@@ -64,6 +67,8 @@ def test_what_was_started_in_another_session_is_left_alone() -> None:
         check=True,
     )
     told = json.loads(done.stdout.splitlines()[-1])
+    connect = "this process is not connected to Ray; call ray.init() or init_ray() first"
+    assert told["early"] == [f"leftovers: {connect}", f"inventory: {connect}"]
     call, status, result, handle, end, ended_well, is_up = told["apart"]
     for refusal in (call, status, handle):
         assert refusal == (

@@ -1,6 +1,7 @@
 """Links and transports on the in-process backend: the same plans, carried out by copies."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from planner.roles import PerRank
 from runtime import RayWorkerBuilder, RayWorkerGroup
 from runtime.errors import WorkerGroupError
 from runtime.links import link_of
-from runtime.testing import InProcessCluster
+from runtime.testing import InProcessCluster, NothingWillHappenError
 from runtime.transports import link
 from tests.transport_workers import TensorWorker
 
@@ -237,3 +238,46 @@ def test_fetching_raises_as_a_call_does(groups: Groups, transport: str) -> None:
     assert isinstance(raised.value, WorkerGroupError)
     assert "worker group 'generator', failing(), held in 3 slices: 1 of 3" in str(raised.value)
     assert raised.value.report.failed == (0,)
+
+
+@pytest.mark.parametrize("first", [0, 0.5])
+def test_those_who_have_not_given_a_link_up_are_asked_again(
+    cluster: InProcessCluster, groups: Groups, caplog: pytest.LogCaptureFixture, first: float
+) -> None:
+    """One that stands still has not, however often it is asked, until it goes on or is ended."""
+    generator, trainer = groups
+    made = link(generator, trainer)
+    cluster.stop_worker(trainer, 1)
+
+    assert not made.end(first)
+    assert not made.is_up
+    caplog.clear()
+    assert not made.end(1.0)
+    assert caplog.messages == [f"link {made.plan.name!r}: not given up by trainer rank 1"]
+    with pytest.raises(NothingWillHappenError):
+        made.end(None)
+    cluster.kill_worker(trainer, 1)
+    assert made.end(0)
+
+
+def test_the_end_of_a_link_keeps_its_time(cluster: InProcessCluster, groups: Groups) -> None:
+    """Waiting for Ray to end those who sent to a dead member is part of it."""
+    generator, trainer = groups
+    made = link(generator, trainer)
+    cluster.kill_worker(trainer, 0)
+    cluster.stop_worker(trainer, 1)
+    begun = cluster.now
+
+    assert not made.end(1.5)
+    assert cluster.now - begun == pytest.approx(1.5, abs=0.1)
+
+
+@pytest.mark.parametrize("timeout", ["x", -1, float("nan"), True])
+def test_a_link_is_not_ended_in_what_is_no_time(groups: Groups, timeout: Any) -> None:
+    """It stays up."""
+    generator, trainer = groups
+    with link(generator, trainer) as made:
+        with pytest.raises(PlanError, match=f"link {made.plan.name!r}: timeout: .* is not a time"):
+            made.end(timeout)
+        assert made.is_up
+        assert link_of([]) == ""

@@ -23,7 +23,7 @@ class _ActorTable(TypedDict):
     DeathCause: object
     Pid: int
 
-class Job(TypedDict):
+class _Job(TypedDict):
     JobID: str
     DriverIPAddress: str
     DriverPid: int
@@ -41,7 +41,7 @@ class GlobalState:
 
 state: GlobalState
 
-def jobs() -> list[Job]: ...
+def jobs() -> list[_Job]: ...
 @overload
 def actors(
     actor_id: str, job_id: JobID | None = None, actor_state_name: str | None = None

@@ -1,8 +1,10 @@
 from collections.abc import Sequence
+from typing import final
 
 class _States:
     def Name(self, number: int) -> str: ...
 
+@final
 class PlacementGroupTableData:
     PlacementGroupState: _States
     placement_group_id: bytes
