@@ -271,6 +271,4 @@ def test_a_refusal_tells_each_reason_once() -> None:
     )
     alone = refused(Domain.GROUP, None, reasons=[nested])
     assert alone is not None
-    assert alone.endswith(
-        f"restore() did not finish: a call was refused; {group}: {death}{REMEDY}"
-    )
+    assert alone.endswith(f"restore() did not finish: a call was refused; {group}: {death}{REMEDY}")
