@@ -225,8 +225,8 @@ def test_shares_are_those_that_configure_worker_asked_for(cluster_of_nodes: Clus
         with pytest.raises(PlanError) as caught:
             _group(cluster, "seated")
         [finding] = caught.value.findings
-        assert "'greedy (#1)' holds 1 of the GPU of bundle 0 of placement gr" in finding.problem
-        assert "configure_worker of 'greedy (#1)' ask for num_gpus=0.5" in finding.remedy
+        assert "'greedy' holds 1 of the GPU of bundle 0 of placement gr" in finding.problem
+        assert "configure_worker of 'greedy' ask for num_gpus=0.5" in finding.remedy
         with _group(cluster, "beside", workers_per_node=[0, 1]) as beside:
             assert beside.world_size == 1
 
