@@ -76,7 +76,9 @@ def test_one_error_tells_why_and_what_was_written(cluster_of_nodes: "Cluster") -
         futures = group.run_all_workers_single_data("die", ranks=[1], how="SIGSEGV")
         with pytest.raises(WorkerGroupError, match=r"rank 1: .* crashed with SIGSEGV"):
             MultiWorkerFuture(futures).get_results(group, timeout=30.0)
-        with pytest.raises(InconsistentGroupError, match="rank 1: they are dead, or still in a call"):
+        with pytest.raises(
+            InconsistentGroupError, match="rank 1: they are dead, or still in a call"
+        ):
             group.run_single_worker_single_data("pid", 1)
         assert group.recover().end == (1,)
         totals = group.backend.get(group.run_all_workers_single_data("total"), 30.0)

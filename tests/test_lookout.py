@@ -83,7 +83,9 @@ def test_every_wait_ends_when_a_rank_dies_that_is_called_by_itself(way: str) -> 
         assert (seen.value.report.dead, seen.value.report.running) == ((1,), (0,))
         assert list(seen.value.errors) == [1]
         assert group.broken == (0, 1)
-        with pytest.raises(InconsistentGroupError, match="ranks 0-1: they are dead, or still in a call"):
+        with pytest.raises(
+            InconsistentGroupError, match="ranks 0-1: they are dead, or still in a call"
+        ):
             group.at(rank=2).call("total")
 
 
@@ -158,7 +160,9 @@ def test_what_comes_in_the_grace_is_a_result(cluster: InProcessCluster) -> None:
         cluster.pause(0.1)
         cluster.kill_worker(group, 1)
         assert future.by_rank() == {0: 0, 1: 1, 2: 2, 3: 3}
-        with pytest.raises(InconsistentGroupError, match="rank 1: they are dead, or still in a call"):
+        with pytest.raises(
+            InconsistentGroupError, match="rank 1: they are dead, or still in a call"
+        ):
             group.call("total")
 
 
